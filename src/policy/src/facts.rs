@@ -1,0 +1,70 @@
+//! What is known about one request when it is judged. Gathered once by the shell.
+
+use crate::headers::Headers;
+use core::net::IpAddr;
+
+/// The service label of a request that Envoy routes nowhere (or answers itself).
+pub const NO_SERVICE: &str = "none";
+
+/// Everything a stage may look at. Bytes as they came; only `client` and `service` are parsed.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// All request headers, pseudo headers included.
+    pub headers: Headers<'a>,
+    /// Envoy's `source.address` without the port; `None` when it could not be read.
+    pub client: Option<IpAddr>,
+    /// The cluster that the route has selected (`xds.cluster_name`); `None` when there is none.
+    pub service: Option<&'a str>,
+}
+
+impl<'a> Facts<'a> {
+    /// `:method`, empty when missing.
+    #[must_use]
+    pub fn method(&self) -> &'a [u8] {
+        self.headers.first(":method").unwrap_or_default()
+    }
+
+    /// `:path` up to the query, as Envoy has normalised it; empty when missing.
+    #[must_use]
+    pub fn path(&self) -> &'a [u8] {
+        let whole = self.headers.first(":path").unwrap_or_default();
+        let end = whole.iter().position(|byte| *byte == b'?').unwrap_or(whole.len());
+        whole.get(..end).unwrap_or_default()
+    }
+
+    /// `x-request-id`, empty when missing or not plain (it is echoed in replies).
+    #[must_use]
+    pub fn request_id(&self) -> &'a str {
+        let id = self.headers.first("x-request-id").unwrap_or_default();
+        let plain = id.len() <= 128 && id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+        if plain { core::str::from_utf8(id).unwrap_or_default() } else { "" }
+    }
+
+    /// The service's name for labels and records.
+    #[must_use]
+    pub fn service_name(&self) -> &'a str {
+        self.service.unwrap_or(NO_SERVICE)
+    }
+
+    /// Whether this is a gRPC request, which must be answered by `grpc-status`.
+    #[must_use]
+    pub fn is_grpc(&self) -> bool {
+        self.headers.first("content-type").is_some_and(|value| {
+            value.strip_prefix(b"application/grpc").is_some_and(|rest| {
+                rest.is_empty() || matches!(rest.first(), Some(b'+' | b';'))
+            })
+        })
+    }
+
+    /// Whether the client's connection was encrypted, as Envoy tells it: `x-forwarded-proto`
+    /// (which Envoy overwrites unless the hop is trusted), else `:scheme`.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        let scheme = self
+            .headers
+            .first("x-forwarded-proto")
+            .or_else(|| self.headers.first(":scheme"))
+            .unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"https")
+    }
+}

@@ -1,0 +1,3 @@
+//! The kernels: small pure state machines over numbers. Each knows nothing of requests or stores.
+
+pub mod breaker;

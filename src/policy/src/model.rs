@@ -1,0 +1,365 @@
+//! The checked policy: only what `config` has let through, in the shape that decisions want.
+//! Nothing here can be invalid; nothing here is read from a request.
+
+use crate::pattern::PathPattern;
+use crate::time::Nanos;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+use serde_json::{Map, Value};
+
+/// A whole policy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// `name`; `unnamed` unless set.
+    pub name: String,
+    /// A fingerprint of the whole document, equal for equal documents whatever their key order.
+    pub hash: u64,
+    /// `https.mode`.
+    pub https: HttpsMode,
+    /// `ip`.
+    pub ip: IpLists,
+    /// `endpoints`, in order.
+    pub endpoints: Vec<Endpoint>,
+    /// `authentication`; `None` lets everybody pass as anonymous.
+    pub authentication: Option<Authentication>,
+    /// Security headers in the order of the preset, lower-case names.
+    pub security_headers: Vec<(String, String)>,
+    /// `rate_limits`, in order.
+    pub rate_limits: Vec<Limit>,
+    /// `circuit_breakers`.
+    pub circuit_breakers: Breakers,
+    /// `sidecar`; `None` means that the filter runs alone.
+    pub sidecar: Option<Sidecar>,
+    /// Environment variables that the document names, sorted, once each.
+    pub variables: Vec<String>,
+    /// What is legal but deserves a word (no audience stated, ...), as `path: sentence`.
+    pub warnings: Vec<String>,
+}
+
+/// What happens to clear-text requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpsMode {
+    /// They pass.
+    Off,
+    /// 308 on GET and HEAD, 403 otherwise.
+    Redirect,
+    /// 403.
+    Refuse,
+}
+
+/// `ip`.
+#[derive(Clone, Debug, Default)]
+pub struct IpLists {
+    /// When not empty, only these may pass.
+    pub allow: Vec<Cidr>,
+    /// These never pass.
+    pub deny: Vec<Cidr>,
+    /// These are never limited.
+    pub exempt: Vec<Cidr>,
+}
+
+/// A network prefix. v4-mapped v6 addresses (`::ffff:a.b.c.d`) count as v4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The network, host bits zero.
+    pub network: IpAddr,
+    /// Leading bits that count: 0..=32 for v4, 0..=128 for v6.
+    pub prefix: u8,
+}
+
+/// A named path template with methods.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Unique; `other` is reserved for what matches none.
+    pub name: String,
+    /// The template.
+    pub path: PathPattern,
+    /// Upper-case methods; empty means any.
+    pub methods: Vec<String>,
+}
+
+/// `authentication`.
+#[derive(Clone, Debug)]
+pub struct Authentication {
+    /// `mode: required` (true) refuses requests without a credential.
+    pub mode: AuthMode,
+    /// Paths where no credential is needed; one that is sent is not looked at.
+    pub public: Vec<PathPattern>,
+    /// `jwt.clock_skew`.
+    pub clock_skew: Nanos,
+    /// `jwt.providers`, in order.
+    pub providers: Vec<Provider>,
+}
+
+/// Whether anonymous requests pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// They do not.
+    Required,
+    /// They do; a credential that is sent must be good all the same.
+    Optional,
+}
+
+/// One issuer of tokens.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Unique name.
+    pub name: String,
+    /// Exact `iss`; `None` (single provider only) accepts any.
+    pub issuer: Option<String>,
+    /// Accepted `aud` values; empty (single provider only) accepts any.
+    pub audiences: Vec<String>,
+    /// Accepted algorithms.
+    pub algorithms: Vec<Algorithm>,
+    /// Where the keys come from.
+    pub keys: Keys,
+    /// Where tokens are looked for, in order.
+    pub locations: Vec<TokenLocation>,
+    /// The claim that names the user.
+    pub subject_claim: String,
+    /// Whether a token without that claim is refused.
+    pub require_subject: bool,
+    /// The claim that names the tier, if any.
+    pub tier_claim: Option<String>,
+    /// Whether `exp` must be there.
+    pub require_expiry: bool,
+    /// Longest `exp - iat` (or `exp - now` without `iat`).
+    pub max_lifetime: Option<Nanos>,
+    /// Accepted `typ`, without `application/`, lower case; `None` accepts `jwt`, `at+jwt` and none.
+    pub typ: Option<String>,
+    /// Whether the upstream sees the token.
+    pub forward_token: bool,
+    /// Claims copied to headers: (claim, lower-case header).
+    pub forward_claims: Vec<(String, String)>,
+}
+
+/// Signature algorithms of this version (RFC 7518 section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    Hs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+}
+
+impl Algorithm {
+    /// All of them, for messages and schemas.
+    pub const ALL: [Self; 3] = [Self::Hs256, Self::Rs256, Self::Es256];
+
+    /// The `alg` value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+        }
+    }
+}
+
+/// The keys of a provider.
+#[derive(Clone, Debug)]
+pub enum Keys {
+    /// A shared secret for HMAC.
+    Secret(Secret),
+    /// A JWK Set written into the policy.
+    Inline(Map<String, Value>),
+}
+
+/// A place in a request where a token may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenLocation {
+    /// A header, lower-case name, with an optional scheme such as `Bearer` before the token.
+    Header {
+        /// Lower-case header name.
+        name: String,
+        /// The scheme, compared case-insensitively (RFC 9110 section 11.1).
+        scheme: Option<String>,
+    },
+    /// A cookie of that name.
+    Cookie(String),
+    /// A query parameter of that name.
+    Query(String),
+}
+
+/// Bytes that never appear in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Wraps secret bytes.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for the one place that needs them.
+    #[must_use]
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// One rate limit.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    /// Unique name.
+    pub name: String,
+    /// What requests it counts.
+    pub matches: Match,
+    /// What it counts them by; empty means all together.
+    pub key: Vec<KeyPart>,
+    /// `algorithm: token_bucket` with its numbers.
+    pub bucket: Bucket,
+    /// Tokens that one request takes, at most `burst`.
+    pub cost: u32,
+    /// Enforce or shadow.
+    pub mode: LimitMode,
+    /// What to do when shared state cannot be had.
+    pub on_unavailable: Unavailable,
+    /// Sets of the limit's table in shared data; 1 for a limit with an empty key.
+    pub table_sets: u32,
+}
+
+impl Limit {
+    /// Whether the limit can be judged before anybody is authenticated.
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        let identity = |part: &KeyPart| {
+            matches!(part, KeyPart::User | KeyPart::Claim(_) | KeyPart::Tier)
+        };
+        !self.key.iter().any(identity) && self.matches.tiers.is_empty()
+    }
+}
+
+/// The numbers of a token bucket: `requests` tokens come back every `per`, at most `burst` are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Tokens per `per`, at least 1.
+    pub requests: u32,
+    /// The span, at least 1 ms.
+    pub per: Nanos,
+    /// The bucket's size, at least 1.
+    pub burst: u32,
+}
+
+/// Which requests a limit counts; every list that is empty matches all.
+#[derive(Clone, Debug, Default)]
+pub struct Match {
+    /// Path patterns.
+    pub paths: Vec<PathPattern>,
+    /// Upper-case methods.
+    pub methods: Vec<String>,
+    /// Services.
+    pub services: Vec<String>,
+    /// Tiers.
+    pub tiers: Vec<String>,
+}
+
+/// One part of a limit's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPart {
+    /// The service.
+    Service,
+    /// The endpoint's name.
+    Endpoint,
+    /// The identity's user name, or its provider's name.
+    User,
+    /// The client's address.
+    Ip,
+    /// A request header, lower-case name.
+    Header(String),
+    /// A claim of the token.
+    Claim(String),
+    /// The identity's tier.
+    Tier,
+}
+
+/// Whether a limit refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitMode {
+    /// It does.
+    Enforce,
+    /// It counts and reports only.
+    Shadow,
+}
+
+/// The failure mode of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The request passes.
+    Allow,
+    /// The request is refused with `state-unavailable`.
+    Refuse,
+}
+
+/// `circuit_breakers`.
+#[derive(Clone, Debug, Default)]
+pub struct Breakers {
+    /// For services that are not named; `None` gives them no breaker.
+    pub default: Option<Breaker>,
+    /// By service name.
+    pub services: Vec<(String, Breaker)>,
+}
+
+impl Breakers {
+    /// The settings for a service; `None` when it has no breaker.
+    #[must_use]
+    pub fn of(&self, service: &str) -> Option<&Breaker> {
+        let named = self.services.iter().find(|(name, _)| name == service).map(|(_, b)| b);
+        named.or(self.default.as_ref())
+    }
+}
+
+/// The settings of one breaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Consecutive failures that open it, at least 1.
+    pub failure_threshold: u32,
+    /// Open for this long the first time.
+    pub timeout: Nanos,
+    /// Longest time open, however often it reopened.
+    pub max_timeout: Nanos,
+    /// Each reopening multiplies the time by this, at least 1.
+    pub backoff: u32,
+    /// Probes in flight at most, 1 to [`crate::kernel::breaker::PROBES_MAX`].
+    pub half_open_calls: u32,
+    /// Successes in half-open that close it, at least 1.
+    pub success_threshold: u32,
+    /// Upstream statuses that count as failures.
+    pub failure_statuses: Vec<u16>,
+    /// Upstream statuses that count neither way; they win over `failure_statuses`.
+    pub ignore_statuses: Vec<u16>,
+    /// The reply when open; `None` gives problem+json.
+    pub fallback: Option<Fallback>,
+}
+
+/// What a service answers while its breaker is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// 200 to 599.
+    pub status: u16,
+    /// The body as it is.
+    pub body: String,
+    /// Its `content-type`.
+    pub content_type: String,
+}
+
+/// How the filter reaches its sidecar.
+#[derive(Clone, Debug)]
+pub struct Sidecar {
+    /// The Envoy cluster.
+    pub cluster: String,
+    /// The bearer token of the synchronisation channel.
+    pub token: Secret,
+}

@@ -1,0 +1,81 @@
+//! Why a request was refused: the stable codes of the contract, with the status each one has.
+
+/// A stable, kebab-case code that a client, an access log and a metric all see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The request came in clear text and the policy wants TLS.
+    HttpsRequired,
+    /// The client's address is on the deny list, or not on the allow list.
+    IpDenied,
+    /// No credential where one is required.
+    CredentialsMissing,
+    /// The token is not a well-formed signed token.
+    TokenMalformed,
+    /// The token's `exp` has passed.
+    TokenExpired,
+    /// The token's `nbf` or `iat` lies in the future.
+    TokenNotYetValid,
+    /// Signature, issuer, audience, type or key do not fit any provider.
+    TokenUntrusted,
+    /// No key set could be had yet.
+    KeysUnavailable,
+    /// A rate limit is exhausted.
+    RateLimited,
+    /// The service's breaker is open.
+    BreakerOpen,
+    /// State that the decision needs could not be had, and the policy says `refuse`.
+    StateUnavailable,
+}
+
+impl Reason {
+    /// Every reason, for metrics and documentation.
+    pub const ALL: [Self; 11] = [
+        Self::HttpsRequired,
+        Self::IpDenied,
+        Self::CredentialsMissing,
+        Self::TokenMalformed,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::TokenUntrusted,
+        Self::KeysUnavailable,
+        Self::RateLimited,
+        Self::BreakerOpen,
+        Self::StateUnavailable,
+    ];
+
+    /// The code as clients see it.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::HttpsRequired => "https-required",
+            Self::IpDenied => "ip-denied",
+            Self::CredentialsMissing => "credentials-missing",
+            Self::TokenMalformed => "token-malformed",
+            Self::TokenExpired => "token-expired",
+            Self::TokenNotYetValid => "token-not-yet-valid",
+            Self::TokenUntrusted => "token-untrusted",
+            Self::KeysUnavailable => "keys-unavailable",
+            Self::RateLimited => "rate-limited",
+            Self::BreakerOpen => "breaker-open",
+            Self::StateUnavailable => "state-unavailable",
+        }
+    }
+
+    /// What Envoy's access log shows as `%RESPONSE_CODE_DETAILS%`.
+    #[must_use]
+    pub const fn details(self) -> &'static str {
+        match self {
+            Self::HttpsRequired => "gateway.https-required",
+            Self::IpDenied => "gateway.ip-denied",
+            Self::CredentialsMissing => "gateway.credentials-missing",
+            Self::TokenMalformed => "gateway.token-malformed",
+            Self::TokenExpired => "gateway.token-expired",
+            Self::TokenNotYetValid => "gateway.token-not-yet-valid",
+            Self::TokenUntrusted => "gateway.token-untrusted",
+            Self::KeysUnavailable => "gateway.keys-unavailable",
+            Self::RateLimited => "gateway.rate-limited",
+            Self::BreakerOpen => "gateway.breaker-open",
+            Self::StateUnavailable => "gateway.state-unavailable",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Fixed tables of hashed sets in shared state.
