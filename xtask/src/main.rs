@@ -1,2 +1,50 @@
-//! Under construction.
-fn main() {}
+//! `cargo xtask`: every command that this project is worked with. What each one does is in its own
+//! file; nothing here but the list.
+
+mod bench;
+mod build;
+mod compose;
+mod packages;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use workspace::Workspace;
+
+/// The commands of TracSeq Gateway.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds the filter, the sidecar and the demo service and finds Envoy: target/dist/.
+    Build(build::Args),
+    /// Performance beside Envoy's native filters; writes a table and a plot to target/bench/.
+    Bench(bench::Args),
+    /// The docker-compose integration run.
+    Compose(compose::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let ctx = Workspace::find()?;
+    match cli.command {
+        Command::Build(args) => build::run(&args, &ctx).map(|_| ()),
+        Command::Bench(args) => bench::run(&args, &ctx),
+        Command::Compose(args) => compose::run(&args, &ctx),
+    }
+}

@@ -1,0 +1,60 @@
+//! Load as fast as Envoy answers, by wrk.
+
+use anyhow::{Result, anyhow, bail};
+use std::path::Path;
+use std::process::Command;
+
+/// What one run of wrk reports.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Saturated {
+    /// `Requests/sec`.
+    pub(super) per_second: f64,
+    /// `Non-2xx or 3xx responses`.
+    pub(super) refused: u64,
+}
+
+/// Runs wrk with one thread; blocks for `seconds`.
+pub(super) fn saturate(
+    wrk: &Path,
+    url: &str,
+    headers: &[(String, String)],
+    (connections, seconds): (u32, u32),
+) -> Result<Saturated> {
+    let mut command = Command::new(wrk);
+    command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--timeout", "10s"]);
+    for (name, value) in headers {
+        command.args(["-H", &format!("{name}: {value}")]);
+    }
+    let output = command.arg(url).output();
+    let output = output.map_err(|e| anyhow!("{}: {e}", wrk.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("wrk failed: {}", errors.trim());
+    }
+    read(&text).ok_or_else(|| anyhow!("wrk printed no `Requests/sec`:\n{text}"))
+}
+
+/// Reads wrk's summary.
+fn read(text: &str) -> Option<Saturated> {
+    let number = |label: &str| {
+        text.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim)
+    };
+    Some(Saturated {
+        per_second: number("Requests/sec:")?.parse().ok()?,
+        refused: number("Non-2xx or 3xx responses:").and_then(|n| n.parse().ok()).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Saturated, read};
+
+    #[test]
+    fn rate_and_refusals_are_read() {
+        let text = "  9 requests in 2.00s, 1MB read\n  Non-2xx or 3xx responses: 4\n\
+                    Requests/sec:   4321.50\nTransfer/sec:      1.00MB\n";
+        assert_eq!(read(text), Some(Saturated { per_second: 4321.5, refused: 4 }));
+        assert_eq!(read("unable to connect"), None);
+    }
+}
