@@ -1,7 +1,15 @@
 //! From a written policy to a checked one: every mistake at once, each with its path.
 
+mod build;
+mod fingerprint;
+mod kind;
+mod section;
+mod shape;
+mod text;
+mod walk;
+
 use crate::model::Policy;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 use serde_json::Value;
@@ -19,7 +27,7 @@ pub struct Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.path, self.wrong, self.allowed)
+        write!(f, "{}: {}; allowed: {}", self.path, self.wrong, self.allowed)
     }
 }
 
@@ -32,11 +40,38 @@ pub enum Environment<'a> {
     Unknown,
 }
 
+impl Mistake {
+    fn new(path: &str, wrong: String, allowed: String) -> Self {
+        let path = if path.is_empty() { WHOLE.to_string() } else { path.to_string() };
+        Self { path, wrong, allowed }
+    }
+}
+
+/// The path of a mistake that concerns the whole document.
+const WHOLE: &str = "policy";
+
 /// Checks a policy document.
 ///
 /// # Errors
-/// Every mistake, in the order of the document.
+/// Every mistake, section by section in the order of the contract.
 pub fn read(document: &Value, environment: Environment<'_>) -> Result<Policy, Vec<Mistake>> {
-    let _ = (document, environment);
-    Err(Vec::new())
+    let mut mistakes = Vec::new();
+    let walked = walk::walk(document, &shape::POLICY, "", &mut mistakes);
+    let policy = build::build(document, &walked, environment, &mut mistakes);
+    if mistakes.is_empty() {
+        return Ok(policy);
+    }
+    mistakes.sort_by_key(|mistake| shape::section_index(&mistake.path));
+    Err(mistakes)
+}
+
+/// Every variable that the document names by `{env: NAME}`, sorted, once each. It works on documents
+/// with mistakes too.
+#[must_use]
+pub fn variables(document: &Value) -> Vec<String> {
+    let mut names = Vec::new();
+    shape::variables(document, &shape::POLICY, &mut names);
+    names.sort();
+    names.dedup();
+    names
 }

@@ -1,0 +1,160 @@
+//! What a value in a policy may be, as data: the walker checks by it, the schema is rendered from it,
+//! and defaults are read from it, so that none of the three can say something else.
+
+use super::text::{Format, show_span};
+use crate::time::Nanos;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// The words that every option of a later version is refused with.
+pub(super) const LATER: &str = "not supported by this version";
+
+/// An object: its keys, and nothing else.
+#[derive(Debug)]
+pub(super) struct Object {
+    /// All keys, in the order of the documentation.
+    pub(super) fields: &'static [Field],
+    /// Of these keys exactly one must be given; empty when there is no such rule.
+    pub(super) exactly_one: &'static [&'static str],
+}
+
+/// One key of an object.
+#[derive(Debug)]
+pub(super) struct Field {
+    /// The key.
+    pub(super) name: &'static str,
+    /// What its value may be.
+    pub(super) kind: Kind,
+    /// What it means to leave it out.
+    pub(super) absent: Absent,
+    /// One sentence for the schema.
+    pub(super) doc: &'static str,
+}
+
+/// What it means to leave a key out.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Absent {
+    /// That is a mistake.
+    Required,
+    /// Nothing: the part is not there.
+    Nothing,
+    /// The same as this value, written as JSON.
+    Is(&'static str),
+    /// Something that depends on other keys, in words.
+    As(&'static str),
+}
+
+/// What a value may be.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A string in a certain form.
+    Text(Format),
+    /// One of a few words; `later` are those of the contract that this version refuses.
+    Words {
+        /// Words that work.
+        now: &'static [&'static str],
+        /// Words that will.
+        later: &'static [&'static str],
+    },
+    /// A whole number, both ends included; Envoy hands numbers over as floats, so 5.0 is 5.
+    Integer {
+        /// The smallest.
+        min: u32,
+        /// The largest.
+        max: u32,
+    },
+    /// `true` or `false`.
+    Bool,
+    /// A duration such as `250ms`, both ends included.
+    Span {
+        /// The shortest.
+        min: Nanos,
+        /// The longest.
+        max: Nanos,
+    },
+    /// A list.
+    List {
+        /// What each entry is.
+        of: &'static Kind,
+        /// The fewest entries.
+        min: usize,
+        /// The most entries.
+        max: usize,
+    },
+    /// An object with keys of the user's choice.
+    Map {
+        /// The form of the keys.
+        keys: Format,
+        /// What each value is.
+        of: &'static Kind,
+        /// The most entries.
+        max: usize,
+    },
+    /// An object with known keys.
+    Object(&'static Object),
+    /// An object that somebody else understands (a JWK Set). Its content is never printed.
+    Foreign,
+    /// A part of the contract that no stage implements yet: refused unless it is empty.
+    Later,
+}
+
+impl Object {
+    /// The field of that name.
+    pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// All keys that do something, for messages.
+    fn names(&self) -> Vec<&'static str> {
+        let working = self.fields.iter().filter(|field| !matches!(field.kind, Kind::Later));
+        working.map(|field| field.name).collect()
+    }
+}
+
+impl Kind {
+    /// The bare noun: what a value of another type is not.
+    pub(super) fn noun(&self) -> &'static str {
+        match self {
+            Self::Text(_) | Self::Words { .. } => "a string",
+            Self::Integer { .. } => "a whole number",
+            Self::Bool => "a truth value",
+            Self::Span { .. } => "a duration",
+            Self::List { .. } => "a list",
+            Self::Map { .. } | Self::Object(_) | Self::Foreign => "an object",
+            Self::Later => "empty",
+        }
+    }
+
+    /// What is allowed, for messages.
+    pub(super) fn allowed(&self) -> String {
+        match self {
+            Self::Text(format) => format.allowed().to_string(),
+            Self::Words { now, .. } if now.len() == 1 => now.join(""),
+            Self::Words { now, .. } => format!("one of {}", now.join(", ")),
+            Self::Integer { min, max } if min == max => format!("the number {min}"),
+            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Bool => "true or false".to_string(),
+            Self::Span { min, max } => format!(
+                "a duration such as 250ms, 60s, 10m, 1h or 1d, from {} to {}",
+                show_span(*min),
+                show_span(*max)
+            ),
+            Self::List { of, min, max } => {
+                format!("a list of {min} to {max} entries, each {}", of.allowed())
+            }
+            Self::Map { keys, of, max } => {
+                let (keys, of) = (keys.allowed(), of.allowed());
+                format!("an object of at most {max} entries, each key {keys}, each value {of}")
+            }
+            Self::Object(object) => format!("an object with keys of {}", object.names().join(", ")),
+            Self::Foreign => "an object".to_string(),
+            Self::Later => "leave it out, or empty".to_string(),
+        }
+    }
+
+    /// Whether what was given may be a secret, so that no message may show it.
+    pub(super) fn is_private(&self) -> bool {
+        matches!(self, Self::Text(Format::Secret) | Self::Object(_) | Self::Foreign | Self::Later)
+    }
+}

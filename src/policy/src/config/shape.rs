@@ -1,0 +1,480 @@
+//! The shape of a policy: every key of contract section 3, once. Messages, defaults and the JSON
+//! Schema all come from these tables; what holds between several keys is in `build`.
+
+use super::kind::Absent::{As, Is, Nothing, Required};
+use super::kind::{Absent, Field, Kind, Object};
+use super::text::Format;
+use crate::kernel::breaker::PROBES_MAX;
+use crate::time::Nanos;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use serde_json::Value;
+
+/// Most entries of a list or map where nothing speaks for another number: a policy is pushed to
+/// every worker as one message, and each list may be walked per request.
+pub(super) const ENTRIES_MAX: usize = 1024;
+/// Most limits: each may cost a shared-data access per request.
+const LIMITS_MAX: usize = 64;
+/// Most providers: their issuers are compared one after the other.
+const PROVIDERS_MAX: usize = 32;
+/// Most places where a token is looked for, per provider.
+const LOCATIONS_MAX: usize = 8;
+/// Most parts of a limit's key: all are hashed on every request.
+const KEY_PARTS_MAX: usize = 8;
+/// Largest bucket and rate: far above what one gateway serves, and safe in the bucket's arithmetic.
+const REQUESTS_MAX: u32 = 1_000_000_000;
+/// Most keys of one limit; at about 64 bytes each this is the memory that one limit may claim.
+const KEYS_MAX: u32 = 1_048_576;
+/// One day.
+const DAY: Nanos = Nanos::from_secs(86_400);
+/// The longest span of a limit: yearly quotas are the longest that anybody sells.
+const YEAR: Nanos = DAY.times(365);
+/// The shortest span of a limit or a breaker: the host's clock is not finer in practice.
+const MILLI: Nanos = Nanos::from_millis(1);
+
+const fn field(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Field {
+    Field { name, kind, absent, doc }
+}
+
+const fn later(name: &'static str, doc: &'static str) -> Field {
+    field(name, Kind::Later, Nothing, doc)
+}
+
+const fn object(fields: &'static [Field]) -> Object {
+    Object { fields, exactly_one: &[] }
+}
+
+const fn list(of: &'static Kind) -> Kind {
+    Kind::List { of, min: 0, max: ENTRIES_MAX }
+}
+
+const fn words(now: &'static [&'static str], later: &'static [&'static str]) -> Kind {
+    Kind::Words { now, later }
+}
+
+const CIDRS: Kind = list(&Kind::Text(Format::Cidr));
+const PATHS: Kind = list(&Kind::Text(Format::Path));
+const METHODS: Kind = list(&Kind::Text(Format::Method));
+const SERVICES: Kind = list(&Kind::Text(Format::Service));
+const LINES: Kind = list(&Kind::Text(Format::Line));
+const STATUSES: Kind = list(&Kind::Integer { min: 200, max: 599 });
+const COUNT: Kind = Kind::Integer { min: 1, max: 1_000_000 };
+const TOKENS: Kind = Kind::Integer { min: 1, max: REQUESTS_MAX };
+
+/// The whole document.
+pub(super) static POLICY: Kind = Kind::Object(&DOCUMENT);
+
+static DOCUMENT: Object = object(&[
+    field("version", Kind::Integer { min: 1, max: 1 }, Required, "The version of this format."),
+    field(
+        "name",
+        Kind::Text(Format::Line),
+        Is("\"unnamed\""),
+        "A name for logs and the admin API.",
+    ),
+    field("https", Kind::Object(&HTTPS), Is("{}"), "What happens to clear-text requests."),
+    field("ip", Kind::Object(&IP), Is("{}"), "Lists of client addresses."),
+    field(
+        "endpoints",
+        Kind::List { of: &Kind::Object(&ENDPOINT), min: 0, max: ENTRIES_MAX },
+        Is("[]"),
+        "Named paths; the first match wins, unmatched requests share the endpoint `other`.",
+    ),
+    field(
+        "authentication",
+        Kind::Object(&AUTHENTICATION),
+        As("Everybody passes as anonymous."),
+        "Who may come in.",
+    ),
+    later("revocation", "Revoked tokens."),
+    later("authorization", "Permissions by path."),
+    later("csrf", "Protection from cross-site requests."),
+    field(
+        "security_headers",
+        Kind::Object(&SECURITY_HEADERS),
+        Is("{}"),
+        "Headers that every response gets; one that the upstream set itself is kept.",
+    ),
+    field(
+        "rate_limits",
+        Kind::List { of: &Kind::Object(&LIMIT), min: 0, max: LIMITS_MAX },
+        Is("[]"),
+        "Rate limits; a request must pass all that match it.",
+    ),
+    field(
+        "circuit_breakers",
+        Kind::Object(&BREAKERS),
+        As("No service has a breaker."),
+        "Breakers by service.",
+    ),
+    later("cache", "Response caching."),
+    later("graphql", "GraphQL limits."),
+    field(
+        "sidecar",
+        Kind::Object(&SIDECAR),
+        As("The filter runs alone; everything local still works."),
+        "How the filter reaches its sidecar.",
+    ),
+]);
+
+static HTTPS: Object = object(&[field(
+    "mode",
+    words(&["off", "redirect", "refuse"], &[]),
+    Is("\"off\""),
+    "`redirect` answers 308 on GET and HEAD and 403 otherwise, `refuse` always 403.",
+)]);
+
+static IP: Object = object(&[
+    field("allow", CIDRS, Is("[]"), "When not empty, only these may pass."),
+    field("deny", CIDRS, Is("[]"), "These never pass."),
+    field("exempt", CIDRS, Is("[]"), "These are never limited."),
+]);
+
+static ENDPOINT: Object = object(&[
+    field("name", Kind::Text(Format::Name), Required, "A unique name; `other` is reserved."),
+    field("path", Kind::Text(Format::Path), Required, "The path template."),
+    field("methods", METHODS, Is("[]"), "Methods in upper case; empty means any."),
+]);
+
+static AUTHENTICATION: Object = object(&[
+    field(
+        "mode",
+        words(&["required", "optional"], &[]),
+        Is("\"required\""),
+        "`optional` lets requests without a credential pass as anonymous; one that is sent must be \
+         good all the same.",
+    ),
+    field(
+        "public",
+        PATHS,
+        Is("[]"),
+        "Paths where no credential is needed; one that is sent is not looked at.",
+    ),
+    field("jwt", Kind::Object(&JWT), Required, "JSON Web Tokens."),
+    later("api_keys", "API keys."),
+]);
+
+static JWT: Object = object(&[
+    field(
+        "clock_skew",
+        Kind::Span { min: Nanos::ZERO, max: Nanos::from_secs(60) },
+        Is("\"30s\""),
+        "How far the issuer's clock may be off, for `exp`, `nbf` and `iat`.",
+    ),
+    later("cache", "The cache of verified tokens."),
+    field(
+        "providers",
+        Kind::List { of: &Kind::Object(&PROVIDER), min: 1, max: PROVIDERS_MAX },
+        Required,
+        "The issuers that are trusted.",
+    ),
+]);
+
+static PROVIDER: Object = object(&[
+    field("name", Kind::Text(Format::Name), Required, "A unique name."),
+    field(
+        "issuer",
+        Kind::Text(Format::Line),
+        As("Any issuer is accepted; only with a single provider."),
+        "The exact `iss`; unique among the providers.",
+    ),
+    field(
+        "audiences",
+        LINES,
+        As("Any audience is accepted; only with a single provider."),
+        "Accepted `aud` values.",
+    ),
+    field(
+        "algorithms",
+        Kind::List {
+            of: &words(
+                &["HS256", "RS256", "ES256"],
+                &["HS384", "HS512", "RS384", "RS512", "PS256", "PS384", "PS512", "ES384", "EdDSA"],
+            ),
+            min: 1,
+            max: 12,
+        },
+        Required,
+        "Accepted signature algorithms; HS* goes with `secret`, the others with a key set.",
+    ),
+    field("keys", Kind::Object(&KEYS), Required, "Where the keys come from."),
+    field(
+        "locations",
+        Kind::List { of: &Kind::Object(&LOCATION), min: 1, max: LOCATIONS_MAX },
+        Is(r#"[{"header": "authorization", "scheme": "Bearer"}]"#),
+        "Where tokens are looked for, in this order.",
+    ),
+    field(
+        "subject_claim",
+        Kind::Text(Format::Line),
+        Is("\"sub\""),
+        "The claim that names the user.",
+    ),
+    field(
+        "require_subject",
+        Kind::Bool,
+        Is("false"),
+        "Whether a token without that claim is refused.",
+    ),
+    field("tier_claim", Kind::Text(Format::Line), Nothing, "The claim that names the tier."),
+    later("permission_claims", "The claims that hold permissions."),
+    field("require_expiry", Kind::Bool, Is("true"), "Whether a token must have `exp`."),
+    field(
+        "max_lifetime",
+        Kind::Span { min: Nanos::SECOND, max: YEAR },
+        As("Any lifetime is accepted."),
+        "The longest `exp - iat`, or `exp - now` where there is no `iat`.",
+    ),
+    field(
+        "typ",
+        Kind::Text(Format::Line),
+        As("`JWT`, `at+jwt` and no `typ` at all are accepted."),
+        "The accepted `typ`; `application/` before it makes no difference, nor does case.",
+    ),
+    field("forward", Kind::Object(&FORWARD), Is("{}"), "What the upstream sees of a token."),
+]);
+
+static KEYS: Object = Object {
+    fields: &[
+        field("secret", Kind::Object(&SECRET), Nothing, "A shared secret, for HS* algorithms."),
+        field("jwks_inline", Kind::Foreign, Nothing, "A JWK Set (RFC 7517), for RS* and ES*."),
+        later("jwks", "A key set fetched from the issuer."),
+    ],
+    exactly_one: &["secret", "jwks_inline"],
+};
+
+static SECRET: Object = Object {
+    fields: &[
+        field(
+            "env",
+            Kind::Text(Format::Variable),
+            Nothing,
+            "The variable of Envoy's environment that holds the secret.",
+        ),
+        field(
+            "inline_secret",
+            Kind::Text(Format::Secret),
+            Nothing,
+            "The secret itself, readable by everybody who can read the policy.",
+        ),
+        later("file", "A file that the sidecar reads."),
+    ],
+    exactly_one: &["env", "inline_secret"],
+};
+
+static LOCATION: Object = Object {
+    fields: &[
+        field("header", Kind::Text(Format::HeaderName), Nothing, "A header."),
+        field(
+            "scheme",
+            Kind::Text(Format::Token),
+            As("The header's whole value is the token."),
+            "With `header`: the word before the token, such as Bearer.",
+        ),
+        field("cookie", Kind::Text(Format::Token), Nothing, "A cookie."),
+        field("query", Kind::Text(Format::Line), Nothing, "A query parameter."),
+    ],
+    exactly_one: &["header", "cookie", "query"],
+};
+
+static FORWARD: Object = object(&[
+    field("token", Kind::Bool, Is("false"), "Whether the upstream sees the token itself."),
+    field(
+        "claims",
+        Kind::Map { keys: Format::Line, of: &Kind::Text(Format::HeaderName), max: 64 },
+        Is("{}"),
+        "Claims copied to request headers, claim to header; the same headers from outside are \
+         removed.",
+    ),
+]);
+
+static SECURITY_HEADERS: Object = object(&[
+    field(
+        "preset",
+        words(&["off", "seed", "owasp-api"], &[]),
+        Is("\"off\""),
+        "A ready set of headers.",
+    ),
+    field(
+        "override",
+        Kind::Map {
+            keys: Format::HeaderName,
+            of: &Kind::Text(Format::HeaderValueOrEmpty),
+            max: 64,
+        },
+        Is("{}"),
+        "Headers to set beside or instead of the preset's; an empty value removes the preset's.",
+    ),
+]);
+
+static LIMIT: Object = object(&[
+    field("name", Kind::Text(Format::Name), Required, "A unique name."),
+    field("match", Kind::Object(&MATCH), Is("{}"), "Which requests it counts; without it, all."),
+    field(
+        "key",
+        Kind::List { of: &Kind::Text(Format::KeyPart), min: 0, max: KEY_PARTS_MAX },
+        Required,
+        "What requests are counted by; [] counts all together.",
+    ),
+    field(
+        "algorithm",
+        words(&["token_bucket"], &["sliding_window", "leaky_bucket", "adaptive"]),
+        Is("\"token_bucket\""),
+        "How requests are counted.",
+    ),
+    field("requests", TOKENS, Required, "Tokens that come back every `per`."),
+    field("per", Kind::Span { min: MILLI, max: YEAR }, Required, "The span of `requests`."),
+    field("burst", TOKENS, As("The same as `requests`."), "The size of the bucket."),
+    field("cost", TOKENS, Is("1"), "Tokens that one request takes."),
+    field(
+        "mode",
+        words(&["enforce", "shadow"], &[]),
+        Is("\"enforce\""),
+        "`shadow` counts and reports, and never refuses.",
+    ),
+    field(
+        "scope",
+        words(&["local"], &["leased", "strict"]),
+        Is("\"local\""),
+        "`local` counts what this Envoy serves.",
+    ),
+    field(
+        "on_unavailable",
+        words(&["allow", "refuse"], &["local"]),
+        Is("\"allow\""),
+        "What happens when shared state cannot be had.",
+    ),
+    field(
+        "max_keys",
+        Kind::Integer { min: 1, max: KEYS_MAX },
+        Is("32768"),
+        "How many keys are kept at least; when more come, the bucket nearest to full is forgotten.",
+    ),
+    later("penalty", "Bans after repeated violations."),
+    later("queue", "The queue of a leaky bucket."),
+    later("adaptive", "The numbers of an adaptive limit."),
+]);
+
+static MATCH: Object = object(&[
+    field("paths", PATHS, Is("[]"), "Path patterns; empty means any."),
+    field("methods", METHODS, Is("[]"), "Methods in upper case; empty means any."),
+    field("services", SERVICES, Is("[]"), "Services; empty means any."),
+    field("tiers", LINES, Is("[]"), "Tiers of the identity; empty means any."),
+]);
+
+static BREAKERS: Object = object(&[
+    field(
+        "default",
+        Kind::Object(&BREAKER),
+        As("Only the services named below have a breaker."),
+        "For services that are not named; a named one inherits from it.",
+    ),
+    field(
+        "services",
+        Kind::Map { keys: Format::Service, of: &Kind::Object(&BREAKER), max: ENTRIES_MAX },
+        Is("{}"),
+        "By service; a key left out is as in `default`, or else as stated with the key.",
+    ),
+]);
+
+/// One breaker, for the default and for each service.
+pub(super) static BREAKER: Object = object(&[
+    field("failure_threshold", COUNT, Is("5"), "Consecutive failures that open it."),
+    field(
+        "timeout",
+        Kind::Span { min: MILLI, max: DAY },
+        Is("\"60s\""),
+        "How long it stays open before probes may pass.",
+    ),
+    field(
+        "max_timeout",
+        Kind::Span { min: MILLI, max: DAY },
+        Is("\"10m\""),
+        "The longest that it stays open, however often it reopened.",
+    ),
+    field(
+        "backoff",
+        Kind::Integer { min: 1, max: 100 },
+        Is("2"),
+        "Each reopening multiplies `timeout` by this.",
+    ),
+    field(
+        "half_open_calls",
+        Kind::Integer { min: 1, max: PROBES_MAX as u32 },
+        Is("3"),
+        "Probes in flight at most.",
+    ),
+    field("success_threshold", COUNT, Is("3"), "Successful probes that close it."),
+    field(
+        "failure_statuses",
+        STATUSES,
+        Is("[500, 502, 503, 504]"),
+        "Upstream statuses that count as failures.",
+    ),
+    field(
+        "ignore_statuses",
+        STATUSES,
+        Is("[]"),
+        "Upstream statuses that count neither way; they win over `failure_statuses`.",
+    ),
+    field(
+        "fallback",
+        Kind::Object(&FALLBACK),
+        As("The standard reply `breaker-open`."),
+        "What is answered while it is open.",
+    ),
+    later("failure_rate_threshold", "The share of failures that opens it."),
+    later("slow_call_duration", "What counts as a slow call."),
+    later("slow_call_rate_threshold", "The share of slow calls that opens it."),
+    later("window", "The window of the shares."),
+    later("minimum_calls", "How many calls the shares need."),
+]);
+
+static FALLBACK: Object = object(&[
+    field("status", Kind::Integer { min: 200, max: 599 }, Is("503"), "The status."),
+    field("body", Kind::Text(Format::Body), Required, "The body as it is."),
+    field(
+        "content_type",
+        Kind::Text(Format::HeaderValue),
+        Is("\"application/json\""),
+        "The body's `content-type`.",
+    ),
+]);
+
+static SIDECAR: Object = object(&[
+    field("cluster", Kind::Text(Format::Service), Required, "The Envoy cluster of the sidecar."),
+    field(
+        "token",
+        Kind::Object(&SECRET),
+        Required,
+        "The bearer token of the channel between filter and sidecar.",
+    ),
+]);
+
+/// Where the section that a path begins with stands in the document's order; unknown ones come last.
+pub(super) fn section_index(path: &str) -> usize {
+    let section = path.split(['.', '[']).next().unwrap_or_default();
+    let place = DOCUMENT.fields.iter().position(|field| field.name == section);
+    place.unwrap_or(DOCUMENT.fields.len())
+}
+
+/// Collects the variables that the secrets in `value` name.
+pub(super) fn variables(value: &Value, kind: &Kind, names: &mut Vec<String>) {
+    match (kind, value) {
+        (Kind::Object(object), Value::Object(map)) => {
+            if core::ptr::eq(*object, &raw const SECRET) {
+                names.extend(map.get("env").and_then(Value::as_str).map(ToString::to_string));
+            }
+            for field in object.fields {
+                map.get(field.name).into_iter().for_each(|v| variables(v, &field.kind, names));
+            }
+        }
+        (Kind::List { of, .. }, Value::Array(entries)) => {
+            entries.iter().for_each(|entry| variables(entry, of, names));
+        }
+        (Kind::Map { of, .. }, Value::Object(map)) => {
+            map.values().for_each(|entry| variables(entry, of, names));
+        }
+        _ => {}
+    }
+}
