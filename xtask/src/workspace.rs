@@ -46,6 +46,11 @@ impl Workspace {
         self.root.join("target/dist")
     }
 
+    /// A path as the user would write it in the root of the workspace.
+    pub(crate) fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+
     /// A command that runs in the root of the workspace.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);

@@ -7,8 +7,8 @@
 //!
 //! One thread per connection, blocking: nothing of an event loop's granularity is in the numbers.
 
-use anyhow::{Result, anyhow};
 use super::http::Connection;
+use anyhow::{Result, anyhow};
 use std::fs;
 use std::net::SocketAddr;
 use std::thread;

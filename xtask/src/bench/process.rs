@@ -1,7 +1,7 @@
 //! What a running Envoy has used and served, read from the kernel and from Envoy's own counters.
 
-use anyhow::{Result, anyhow, bail};
 use super::http;
+use anyhow::{Result, anyhow, bail};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -16,12 +16,11 @@ pub(super) fn cpu_ns(pid: u32) -> Result<u64> {
     let mut sum = 0_u64;
     for task in tasks.flatten() {
         let path = task.path().join("schedstat");
-        let text = fs::read_to_string(&path)
-            .map_err(|e| anyhow!("{}: {e}", path.display()))?;
+        let text = fs::read_to_string(&path).map_err(|e| anyhow!("{}: {e}", path.display()))?;
         let run = text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok());
-        sum = sum.saturating_add(run.ok_or_else(|| {
-            anyhow!("{}: no number in `{text}`", path.display())
-        })?);
+        sum = sum.saturating_add(
+            run.ok_or_else(|| anyhow!("{}: no number in `{text}`", path.display()))?,
+        );
     }
     Ok(sum)
 }
@@ -55,7 +54,8 @@ impl Served {
 /// Reads the counters of the connection manager with that `stat_prefix`.
 pub(super) fn served(admin: SocketAddr, stat_prefix: &str) -> Result<Served> {
     let filter = format!("/stats?filter=^http%5C.{stat_prefix}%5C.downstream_rq_[1-5]xx$");
-    let stats = counters(&http::get(admin, &filter)?);
+    let text = http::get(admin, &filter)?;
+    let stats = counters(&text);
     let mut served = Served::default();
     for (name, value) in &stats {
         if name.ends_with("_2xx") {

@@ -17,11 +17,7 @@ pub(super) fn spread(values: &[f64]) -> Spread {
     sorted.sort_by(f64::total_cmp);
     let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
     let last = sorted.len().saturating_sub(1);
-    Spread {
-        median: f64::midpoint(at(last / 2), at(sorted.len() / 2)),
-        min: at(0),
-        max: at(last),
-    }
+    Spread { median: f64::midpoint(at(last / 2), at(sorted.len() / 2)), min: at(0), max: at(last) }
 }
 
 /// The value that `per_mille` of the sorted values do not exceed (nearest rank); 0 of none.

@@ -1,8 +1,8 @@
 //! Load as fast as Envoy answers, by wrk.
 
+use super::tools;
 use anyhow::{Result, anyhow, bail};
 use std::path::Path;
-use std::process::Command;
 
 /// What one run of wrk reports.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,8 +20,14 @@ pub(super) fn saturate(
     headers: &[(String, String)],
     (connections, seconds): (u32, u32),
 ) -> Result<Saturated> {
-    let mut command = Command::new(wrk);
-    command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--timeout", "10s"]);
+    let mut command = tools::command(wrk);
+    command.args([
+        "-t1",
+        &format!("-c{connections}"),
+        &format!("-d{seconds}s"),
+        "--timeout",
+        "10s",
+    ]);
     for (name, value) in headers {
         command.args(["-H", &format!("{name}: {value}")]);
     }
@@ -37,9 +43,8 @@ pub(super) fn saturate(
 
 /// Reads wrk's summary.
 fn read(text: &str) -> Option<Saturated> {
-    let number = |label: &str| {
-        text.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim)
-    };
+    let number =
+        |label: &str| text.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim);
     Some(Saturated {
         per_second: number("Requests/sec:")?.parse().ok()?,
         refused: number("Non-2xx or 3xx responses:").and_then(|n| n.parse().ok()).unwrap_or(0),

@@ -1,0 +1,198 @@
+//! The four set-ups, made from the one bootstrap that users run (`envoy/envoy.yaml`).
+//!
+//! All of them lose the access log, the health check filter and the compressors, so that what differs
+//! is the work of the policy alone. The two without our filter lose the pinning wasm service too.
+
+use super::sample::Variant;
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+/// The service that is called: its cluster goes to the upstream of the benchmark.
+pub(super) const SERVICE: &str = "samples";
+/// What is asked for; the demo policy knows it as endpoint `sample`.
+pub(super) const PATH: &str = "/api/samples/1";
+/// So many requests a second that no limit refuses one.
+const PLENTY: u32 = 1_000_000;
+/// Entries of the native token cache; ours is sized by the policy. One token is used here.
+const NATIVE_CACHE: u32 = 1000;
+
+/// What the native filters must know of the demo policy beside the policy itself.
+pub(super) struct Secrets<'a> {
+    /// The HS256 secret, base64url without padding: a JWK's `k`.
+    pub(super) jwk: &'a str,
+}
+
+/// Turns the adapted bootstrap into that of a variant.
+pub(super) fn set_up(
+    bootstrap: &mut Value,
+    variant: Variant,
+    policy: &Value,
+    secrets: &Secrets<'_>,
+) -> Result<()> {
+    let manager = connection_manager(bootstrap)?;
+    manager.as_object_mut().context("no connection manager")?.remove("access_log");
+    let filters = manager.get_mut("http_filters").and_then(Value::as_array_mut);
+    let filters = filters.context("`http_filters` is not a list")?;
+    let ours = matches!(variant, Variant::Empty | Variant::Demo);
+    filters.retain(|filter| match filter.get("name").and_then(Value::as_str) {
+        Some("envoy.filters.http.router") => true,
+        Some("gateway") => ours,
+        _ => false,
+    });
+    if variant == Variant::Native {
+        let chain = native_chain(policy, secrets)?;
+        filters.splice(0..0, chain);
+        outlier_detection(bootstrap)?;
+    }
+    if !ours {
+        bootstrap.as_object_mut().context("no bootstrap")?.remove("bootstrap_extensions");
+    }
+    Ok(())
+}
+
+/// The policy of a variant with our filter, from the demo policy.
+pub(super) fn policy(variant: Variant, demo: &Value) -> Value {
+    if variant != Variant::Demo {
+        return json!({ "version": 1 });
+    }
+    let mut policy = demo.clone();
+    let limits = policy.get_mut("rate_limits").and_then(Value::as_array_mut);
+    for limit in limits.into_iter().flatten().filter_map(Value::as_object_mut) {
+        limit.insert("requests".to_owned(), json!(PLENTY));
+        limit.insert("per".to_owned(), json!("1s"));
+        limit.insert("burst".to_owned(), json!(PLENTY));
+    }
+    policy
+}
+
+/// The first HTTP connection manager.
+fn connection_manager(bootstrap: &mut Value) -> Result<&mut Value> {
+    let path = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+    bootstrap.pointer_mut(path).with_context(|| format!("envoy.yaml has no `{path}`"))
+}
+
+/// The `stat_prefix` of the connection manager.
+pub(super) fn stat_prefix(bootstrap: &mut Value) -> Result<String> {
+    let manager = connection_manager(bootstrap)?;
+    let prefix = manager.get("stat_prefix").and_then(Value::as_str);
+    Ok(prefix.context("the connection manager has no `stat_prefix`")?.to_owned())
+}
+
+/// The native stand-in for the breaker: hosts are taken out after failures in a row.
+fn outlier_detection(bootstrap: &mut Value) -> Result<()> {
+    let clusters = bootstrap.pointer_mut("/static_resources/clusters");
+    let clusters = clusters.and_then(Value::as_array_mut).context("envoy.yaml has no clusters")?;
+    let service = clusters.iter_mut().find(|c| c.get("name").is_some_and(|name| name == SERVICE));
+    let service = service.and_then(Value::as_object_mut).context("no cluster for the service")?;
+    service.insert(
+        "outlier_detection".to_owned(),
+        json!({ "consecutive_5xx": 5, "base_ejection_time": "10s", "max_ejection_percent": 100 }),
+    );
+    Ok(())
+}
+
+/// IP lists, token, two limits, security headers: the demo policy in Envoy's own filters.
+fn native_chain(policy: &Value, secrets: &Secrets<'_>) -> Result<Vec<Value>> {
+    let text = |pointer: &str| {
+        let value = policy.pointer(pointer).and_then(Value::as_str);
+        value.map(str::to_owned).with_context(|| format!("the demo policy has no `{pointer}`"))
+    };
+    let provider = "/authentication/jwt/providers/0";
+    let issuer = text(&format!("{provider}/issuer"))?;
+    let audience = text(&format!("{provider}/audiences/0"))?;
+    Ok(vec![
+        rbac(&text("/ip/deny/0")?)?,
+        jwt_authn(&issuer, &audience, secrets),
+        local_ratelimit(),
+        header_mutation(),
+    ])
+}
+
+/// `ip.deny`.
+fn rbac(cidr: &str) -> Result<Value> {
+    let (address, bits) = cidr.split_once('/').context("`ip.deny` holds no prefix")?;
+    let bits: u32 = bits.parse().context("`ip.deny` holds no prefix")?;
+    Ok(filter(
+        "rbac",
+        "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+        json!({ "rules": { "action": "DENY", "policies": { "deny": {
+            "permissions": [{ "any": true }],
+            "principals": [{ "remote_ip": { "address_prefix": address, "prefix_len": bits } }],
+        } } } }),
+    ))
+}
+
+/// The same token, verified once and then found in the cache; the same claim handed on.
+fn jwt_authn(issuer: &str, audience: &str, secrets: &Secrets<'_>) -> Value {
+    let jwks = json!({ "keys": [{ "kty": "oct", "alg": "HS256", "k": secrets.jwk }] });
+    filter(
+        "jwt_authn",
+        "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+        json!({
+            "providers": { "tracseq": {
+                "issuer": issuer,
+                "audiences": [audience],
+                "local_jwks": { "inline_string": jwks.to_string() },
+                "jwt_cache_config": { "jwt_cache_size": NATIVE_CACHE },
+                "claim_to_headers": [{ "header_name": "x-user-id", "claim_name": "sub" }],
+            } },
+            "rules": [{ "match": { "prefix": "/" }, "requires": { "provider_name": "tracseq" } }],
+        }),
+    )
+}
+
+/// `everyone` and `per-user`, with the rate limit headers that our filter sends as well.
+fn local_ratelimit() -> Value {
+    let bucket = json!({
+        "max_tokens": PLENTY, "tokens_per_fill": PLENTY, "fill_interval": "1s",
+    });
+    let always = json!({ "default_value": { "numerator": 100, "denominator": "HUNDRED" } });
+    filter(
+        "local_ratelimit",
+        "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        json!({
+            "stat_prefix": "everyone",
+            "token_bucket": bucket,
+            "filter_enabled": always,
+            "filter_enforced": always,
+            "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
+            "rate_limits": [{ "actions": [{
+                "request_headers": { "header_name": "x-user-id", "descriptor_key": "user" },
+            }] }],
+            // An empty value stands for any: a bucket per user.
+            "descriptors": [{ "entries": [{ "key": "user" }], "token_bucket": bucket }],
+        }),
+    )
+}
+
+/// Preset `seed`; like ours it keeps what the upstream set itself.
+fn header_mutation() -> Value {
+    let headers = [
+        ("X-Content-Type-Options", "nosniff"),
+        ("X-Frame-Options", "DENY"),
+        ("X-XSS-Protection", "1; mode=block"),
+        ("Strict-Transport-Security", "max-age=31536000"),
+        ("Content-Security-Policy", "default-src 'self'"),
+        ("Referrer-Policy", "strict-origin-when-cross-origin"),
+        ("Permissions-Policy", "geolocation=(), microphone=(), camera=()"),
+    ];
+    let mutations = headers.map(|(key, value)| {
+        json!({ "append": {
+            "header": { "key": key, "value": value },
+            "append_action": "ADD_IF_ABSENT",
+        } })
+    });
+    filter(
+        "header_mutation",
+        "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        json!({ "mutations": { "response_mutations": mutations } }),
+    )
+}
+
+/// A filter's entry in the chain.
+fn filter(name: &str, kind: &str, mut config: Value) -> Value {
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert("@type".to_owned(), json!(kind));
+    }
+    json!({ "name": format!("envoy.filters.http.{name}"), "typed_config": config })
+}
