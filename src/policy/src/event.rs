@@ -78,13 +78,6 @@ pub enum AuthOutcome {
 /// One thing that happened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event<'a> {
-    /// A request was refused by a stage. Admitted requests are counted by [`Event::Finished`] only.
-    Refused {
-        /// The service it was for.
-        service: &'a str,
-        /// Why.
-        reason: Reason,
-    },
     /// A request is over, whatever became of it. Sent once per request that the filter saw.
     Finished {
         /// The service that it really went to.

@@ -50,9 +50,9 @@ impl<'a> Facts<'a> {
     #[must_use]
     pub fn is_grpc(&self) -> bool {
         self.headers.first("content-type").is_some_and(|value| {
-            value.strip_prefix(b"application/grpc").is_some_and(|rest| {
-                rest.is_empty() || matches!(rest.first(), Some(b'+' | b';'))
-            })
+            value
+                .strip_prefix(b"application/grpc")
+                .is_some_and(|rest| rest.is_empty() || matches!(rest.first(), Some(b'+' | b';')))
         })
     }
 

@@ -235,9 +235,8 @@ impl Limit {
     /// Whether the limit can be judged before anybody is authenticated.
     #[must_use]
     pub fn is_early(&self) -> bool {
-        let identity = |part: &KeyPart| {
-            matches!(part, KeyPart::User | KeyPart::Claim(_) | KeyPart::Tier)
-        };
+        let identity =
+            |part: &KeyPart| matches!(part, KeyPart::User | KeyPart::Claim(_) | KeyPart::Tier);
         !self.key.iter().any(identity) && self.matches.tiers.is_empty()
     }
 }

@@ -1,12 +1,26 @@
 //! The order of the stages, written once (contract, section 4).
+//!
+//! [`judge`] takes a request through every stage once and ends in a [`Step`]: forwarded or
+//! answered, never both. What has to be settled later travels in the [`Passage`].
 
-use crate::event::Events;
-use crate::facts::Facts;
-use crate::model::Policy;
+use crate::event::{CallKind, Event, Events};
+use crate::facts::{Facts, NO_SERVICE};
+use crate::kernel::breaker::{CallResult, Permit};
+use crate::model::{Breaker, Limit, Policy};
+pub use crate::outcome::Outcome;
+use crate::outcome::classify;
+use crate::reason::Reason;
+use crate::render::{self, Refused};
 use crate::reply::{Edits, Header, Reply};
-use crate::store::Store;
-use crate::time::{Moment, Nanos};
+use crate::stage::authenticate::authenticate;
+use crate::stage::breaker::{self, Known, Settlement};
+use crate::stage::limit::{self, Admitted, Refusal, Subject};
+use crate::stage::{https, ip};
+use crate::store::{Store, StoreError};
+use crate::time::Moment;
 use crate::verify::Verify;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// What the stages may use beside the facts.
 pub struct Means<'a> {
@@ -29,50 +43,142 @@ pub enum Step {
     Reply(Reply, Passage),
 }
 
-/// What a judged request carries until its log entry: limits taken, the breaker's permit, labels.
+/// What a judged request carries until its log entry. Consumed by [`Passage::finish`], so that a
+/// permit is returned at most once.
 #[derive(Debug)]
-pub struct Passage {}
-
-/// How a request ended, as the host tells it in its log phase.
-#[derive(Clone, Copy, Debug)]
-pub struct Outcome<'a> {
-    /// The status that the client got; 0 when there was none.
-    pub status: u16,
-    /// Envoy's response flags (bits of `response.flags`).
-    pub flags: u64,
-    /// Envoy's `response.code_details`.
-    pub details: &'a [u8],
-    /// The cluster that the request really went to.
-    pub service: Option<&'a str>,
-    /// From the first request byte to the end.
-    pub duration: Nanos,
+pub struct Passage {
+    service: String,
+    refused: Option<Reason>,
+    permit: Option<Permit>,
+    rate_limit: Vec<Header>,
 }
 
-/// Judges one request: every stage once, in the order below.
+/// Judges one request: every stage once, in this order.
 pub fn judge(policy: &Policy, facts: &Facts<'_>, means: &mut Means<'_>, now: Moment) -> Step {
-    let _ = (policy, facts, means, now);
-    Step::Forward(Edits::default(), Passage {})
+    let mut edits = Edits::default();
+    match walk(policy, facts, means, &mut edits, now) {
+        Ok((admitted, permit)) => {
+            let nearest = admitted.nearest();
+            let headers = nearest.map(|near| render::rate_limit_headers(&near, None));
+            let rate_limit = headers.unwrap_or_default();
+            let service = String::from(facts.service_name());
+            Step::Forward(edits, Passage { service, refused: None, permit, rate_limit })
+        }
+        Err(refused) => {
+            let service = String::from(facts.service_name());
+            let reply = render::reply(&refused, policy, facts);
+            let refused = Some(refused.reason());
+            Step::Reply(reply, Passage { service, refused, permit: None, rate_limit: Vec::new() })
+        }
+    }
+}
+
+fn walk<'p>(
+    policy: &'p Policy,
+    facts: &Facts<'_>,
+    means: &mut Means<'_>,
+    edits: &mut Edits,
+    now: Moment,
+) -> Result<(Admitted<'p>, Option<Permit>), Refused<'p>> {
+    match https::check(policy.https, facts) {
+        https::Verdict::Pass => {}
+        https::Verdict::Redirect(location) => return Err(Refused::Redirect(location)),
+        https::Verdict::Refuse => return Err(Refused::For(Reason::HttpsRequired)),
+    }
+    if ip::check(&policy.ip, facts.client) == ip::Verdict::Deny {
+        return Err(Refused::For(Reason::IpDenied));
+    }
+    let limited = !ip::is_exempt(&policy.ip, facts.client);
+    let limits = policy.rate_limits.iter().filter(|_| limited);
+    let endpoint = limit::endpoint(&policy.endpoints, facts);
+    let subject = Subject { facts, endpoint, identity: None };
+    let early = limit_by(limits.clone().filter(|limit| limit.is_early()), &subject, means, now)
+        .map_err(|(refusal, taken)| back(refusal, taken, means, now))?;
+    // A request that fails here keeps what it took, so that guessing is limited too.
+    let settings = policy.authentication.as_ref();
+    let identity = authenticate(settings, facts, means.verify, means.events, edits, now.wall)
+        .map_err(Refused::For)?;
+    let subject = Subject { identity: Some(&identity), ..subject };
+    let late = limit_by(limits.filter(|limit| !limit.is_early()), &subject, means, now);
+    let admitted = match late {
+        Ok(late) => early.and(late),
+        Err((refusal, taken)) => return Err(back(refusal, early.and(taken), means, now)),
+    };
+    match permit(policy, facts, means, now) {
+        Ok(permit) => Ok((admitted, permit)),
+        Err(refused) => {
+            admitted.give_back(means.store, means.events, now.monotonic);
+            Err(refused)
+        }
+    }
+}
+
+fn limit_by<'p>(
+    limits: impl Iterator<Item = &'p Limit>,
+    subject: &Subject<'_>,
+    means: &mut Means<'_>,
+    now: Moment,
+) -> Result<Admitted<'p>, (Refusal<'p>, Admitted<'p>)> {
+    limit::admit(limits, subject, means.store, means.events, means.seed, now.monotonic)
+}
+
+/// A limit refused: what the others had taken is given back.
+fn back<'p>(
+    refusal: Refusal<'p>,
+    taken: Admitted<'p>,
+    means: &mut Means<'_>,
+    now: Moment,
+) -> Refused<'p> {
+    taken.give_back(means.store, means.events, now.monotonic);
+    match refusal {
+        Refusal::Over { nearest, retry } => Refused::Over { nearest, retry },
+        Refusal::Unavailable => Refused::For(Reason::StateUnavailable),
+    }
+}
+
+fn permit<'p>(
+    policy: &'p Policy,
+    facts: &Facts<'_>,
+    means: &mut Means<'_>,
+    now: Moment,
+) -> Result<Option<Permit>, Refused<'p>> {
+    let Some(service) = facts.service else { return Ok(None) };
+    let Some(settings) = policy.circuit_breakers.of(service) else { return Ok(None) };
+    breaker::admit(settings, service, means.store, means.events, means.seed, now.monotonic)
+        .map_err(|wait| Refused::Open { wait, fallback: settings.fallback.as_ref() })
 }
 
 impl Passage {
     /// For a stream whose request headers this filter never saw (Envoy answered first).
     #[must_use]
     pub fn unseen() -> Self {
-        Self {}
+        Self {
+            service: String::from(NO_SERVICE),
+            refused: None,
+            permit: None,
+            rate_limit: Vec::new(),
+        }
     }
 
-    /// Headers to add to the response. `present` tells whether the response has a header already:
-    /// one that the upstream set itself is kept.
+    /// Calls `add` for every header that the response is to have besides its own. `present` tells
+    /// whether it has one already: what the upstream set itself is kept.
     pub fn response_headers(
         &self,
         policy: &Policy,
         present: &mut dyn FnMut(&str) -> bool,
-    ) -> alloc::vec::Vec<Header> {
-        let _ = (policy, present);
-        alloc::vec::Vec::new()
+        add: &mut dyn FnMut(&str, &str),
+    ) {
+        let security = policy.security_headers.iter().map(|(name, value)| (&**name, &**value));
+        let limits = self.rate_limit.iter().map(|(name, value)| (&**name, &**value));
+        for (name, value) in security.chain(limits) {
+            if !present(name) {
+                add(name, value);
+            }
+        }
     }
 
-    /// Settles the request: breaker outcome, metrics. Called once, from the log phase.
+    /// Settles the request: the breaker learns the outcome, metrics learn everything. Called once,
+    /// from the log phase.
     pub fn finish(
         self,
         policy: &Policy,
@@ -82,11 +188,49 @@ impl Passage {
         seed: [u64; 2],
         now: Moment,
     ) {
-        let _ = (policy, outcome, store, events, seed, now);
+        let reached = match (&self.refused, outcome.service) {
+            (None, Some(service)) => service,
+            _ => &self.service,
+        };
+        events.on(Event::Finished {
+            service: reached,
+            refused: self.refused,
+            status: outcome.status,
+            from_upstream: outcome.is_from_upstream(),
+            duration: outcome.duration,
+        });
+        if self.refused.is_some() {
+            return;
+        }
+        let mut settle = |service: &str, permit, how: &dyn Fn(&Breaker) -> CallResult| {
+            let Some(settings) = policy.circuit_breakers.of(service) else { return };
+            let result = how(settings);
+            let kind = match result {
+                CallResult::Success => CallKind::Success,
+                CallResult::Failure => CallKind::Failure,
+                CallResult::Ignored => CallKind::Ignored,
+            };
+            let settlement = Settlement { service, permit, result };
+            breaker::settle(settings, &settlement, store, events, seed, now.monotonic);
+            events.on(Event::BreakerCall { service, kind });
+        };
+        let how = |settings: &Breaker| classify(outcome, settings);
+        if reached == self.service {
+            if self.permit.is_some() {
+                settle(reached, self.permit, &how);
+            }
+            return;
+        }
+        // An edit changed the route: the permit goes back unused, and the service that was really
+        // reached is told.
+        if self.permit.is_some() {
+            settle(&self.service, self.permit, &|_| CallResult::Ignored);
+        }
+        settle(reached, None, &how);
     }
 }
 
-/// Closes a service's breaker by an operator's order; `false` when there is no record of it.
+/// Closes a service's breaker by an operator's order.
 ///
 /// # Errors
 /// When shared state cannot be had.
@@ -96,9 +240,11 @@ pub fn reset_breaker(
     events: &mut dyn Events,
     seed: [u64; 2],
     now: Moment,
-) -> Result<ResetOutcome, crate::store::StoreError> {
-    let _ = (service, store, events, seed, now);
-    Ok(ResetOutcome::Unknown)
+) -> Result<ResetOutcome, StoreError> {
+    Ok(match breaker::reset(service, store, events, seed, now.monotonic)? {
+        Known::Yes => ResetOutcome::Closed,
+        Known::No => ResetOutcome::Unknown,
+    })
 }
 
 /// What a reset found.
@@ -109,3 +255,6 @@ pub enum ResetOutcome {
     /// Nobody has called the service yet, or it has no breaker.
     Unknown,
 }
+
+#[cfg(test)]
+mod tests;

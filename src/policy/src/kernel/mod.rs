@@ -1,3 +1,4 @@
 //! The kernels: small pure state machines over numbers. Each knows nothing of requests or stores.
 
 pub mod breaker;
+pub mod token_bucket;

@@ -1,0 +1,53 @@
+//! What the core's own tests share: a store that is a map, with a rival writer.
+
+use crate::store::{Store, StoreError, Swap, Versioned};
+use alloc::vec::Vec;
+use std::collections::BTreeMap;
+
+/// A store in memory that behaves as Envoy's shared data does, and misbehaves on order.
+#[derive(Default)]
+pub(crate) struct FakeStore {
+    pub(crate) values: BTreeMap<Vec<u8>, Versioned>,
+    pub(crate) next: u32,
+    /// The next this many swaps are lost to a rival who writes the same value again.
+    pub(crate) rivals: usize,
+    /// Every call is refused.
+    pub(crate) down: bool,
+    pub(crate) reads: usize,
+    pub(crate) swaps: usize,
+}
+
+impl Store for FakeStore {
+    fn read(&mut self, key: &[u8]) -> Result<Option<Versioned>, StoreError> {
+        self.reads += 1;
+        if self.down {
+            return Err(StoreError::Unavailable);
+        }
+        Ok(self.values.get(key).cloned())
+    }
+
+    fn swap(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        expected: Option<u32>,
+    ) -> Result<Swap, StoreError> {
+        self.swaps += 1;
+        if self.down {
+            return Err(StoreError::Unavailable);
+        }
+        self.next += 1;
+        let cas = self.next;
+        if self.rivals > 0 {
+            self.rivals -= 1;
+            let bytes = self.values.get(key).map(|found| found.bytes.clone()).unwrap_or_default();
+            self.values.insert(key.to_vec(), Versioned { bytes, cas });
+            return Ok(Swap::Lost);
+        }
+        if self.values.get(key).map(|found| found.cas) != expected {
+            return Ok(Swap::Lost);
+        }
+        self.values.insert(key.to_vec(), Versioned { bytes: value.to_vec(), cas });
+        Ok(Swap::Done)
+    }
+}
