@@ -3,6 +3,7 @@
 mod build;
 mod fingerprint;
 mod kind;
+mod schema;
 mod section;
 mod shape;
 mod text;
@@ -17,7 +18,7 @@ use serde_json::Value;
 /// One mistake in a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where, as `rate_limits[0].requests`.
+    /// Where, as `rate_limits[0].requests`; empty for the whole document.
     pub path: String,
     /// What is wrong, with what was given.
     pub wrong: String,
@@ -27,7 +28,8 @@ pub struct Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; allowed: {}", self.path, self.wrong, self.allowed)
+        let path = if self.path.is_empty() { "(document)" } else { &self.path };
+        write!(f, "{path}: {}; allowed: {}", self.wrong, self.allowed)
     }
 }
 
@@ -42,13 +44,9 @@ pub enum Environment<'a> {
 
 impl Mistake {
     fn new(path: &str, wrong: String, allowed: String) -> Self {
-        let path = if path.is_empty() { WHOLE.to_string() } else { path.to_string() };
-        Self { path, wrong, allowed }
+        Self { path: path.to_string(), wrong, allowed }
     }
 }
-
-/// The path of a mistake that concerns the whole document.
-const WHOLE: &str = "policy";
 
 /// Checks a policy document.
 ///
@@ -63,6 +61,12 @@ pub fn read(document: &Value, environment: Environment<'_>) -> Result<Policy, Ve
     }
     mistakes.sort_by_key(|mistake| shape::section_index(&mistake.path));
     Err(mistakes)
+}
+
+/// The JSON Schema (draft 2020-12) of a policy.
+#[must_use]
+pub fn schema() -> Value {
+    schema::document()
 }
 
 /// Every variable that the document names by `{env: NAME}`, sorted, once each. It works on documents

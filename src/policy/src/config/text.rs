@@ -83,7 +83,8 @@ impl Format {
         }
     }
 
-    const fn len_max(self) -> usize {
+    /// Most bytes of a text in this form.
+    pub(super) const fn len_max(self) -> usize {
         match self {
             Self::Name => NAME_LEN_MAX,
             Self::Body => BODY_LEN_MAX,

@@ -12,6 +12,8 @@ use serde_json::{Map, Number, Value};
 
 /// Longest excerpt of a given text in a message.
 const EXCERPT_CHARS_MAX: usize = 64;
+/// Longest key that a path shows whole; Istio's cluster names have about 100 characters.
+const KEY_LEN_MAX: usize = 256;
 /// Most edits between an unknown key and the known one that it may have meant.
 const TYPO_EDITS_MAX: usize = 2;
 /// Longest unknown key that is compared with the known ones; no known key comes near it.
@@ -160,14 +162,12 @@ fn exactly_one(map: &Map<String, Value>, object: &Object, path: &str, mistakes: 
     }
 }
 
-/// The path of a key. Keys that would read as part of a path are quoted.
+/// The path of a key. It is a line of a message: a key that would break it, or fill it, is shortened
+/// and escaped.
 pub(super) fn join(path: &str, key: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    match (path.is_empty(), !key.is_empty() && key.chars().all(plain)) {
-        (true, true) => key.to_string(),
-        (false, true) => format!("{path}.{key}"),
-        (_, false) => format!("{path}[{}]", excerpt(key)),
-    }
+    let plain = !key.is_empty() && key.len() <= KEY_LEN_MAX && !key.contains(char::is_control);
+    let key = if plain { key.to_string() } else { excerpt(key) };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
 /// A whole number, however it was written down: 5 and 5.0 are the same.
