@@ -1,2 +1,142 @@
-//! Under construction.
-fn main() {}
+//! The companion process of one Envoy: its modes, and the only place that reads the environment.
+
+mod document;
+mod log;
+mod render;
+mod validate;
+
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The companion of a TracSeq Gateway.
+#[derive(Parser)]
+#[command(name = "gateway-sidecar", version)]
+struct Arguments {
+    #[command(subcommand)]
+    mode: Mode,
+}
+
+#[derive(Subcommand)]
+enum Mode {
+    /// Check policies: bare ones, and those inside Envoy or Istio YAML.
+    Validate {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print the policy's JSON Schema.
+    Schema,
+    /// Wrap a bare policy into the resource that Envoy loads.
+    Render(Render),
+}
+
+#[derive(clap::Args)]
+struct Render {
+    /// The bare policy.
+    file: PathBuf,
+    /// The filter module, where Envoy finds it.
+    #[arg(long, value_name = "PATH")]
+    module: PathBuf,
+    /// Where the resource goes, by a rename; standard output when left out.
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    /// Go on, and render again whenever FILE is saved, mistakes included.
+    #[arg(long, requires = "out")]
+    watch: bool,
+    /// Write the resource in spite of mistakes: the gateway refuses it, and keeps the old one.
+    #[arg(long)]
+    unchecked: bool,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().mode {
+        Mode::Validate { file } => validate_file(&file),
+        Mode::Schema => print(&format!("{:#}\n", policy::config::schema())),
+        Mode::Render(options) => render_file(options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    use std::io::Write as _;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| format!("standard output: {error}"))
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    render::watch::read(file).map_err(|why| format!("{}: {why}", file.display()))
+}
+
+fn all_lines(file: &Path, findings: &[document::Finding]) -> String {
+    let lines: Vec<String> =
+        findings.iter().map(|finding| format!("{}:{finding}", file.display())).collect();
+    lines.join("\n")
+}
+
+fn validate_file(file: &Path) -> Result<(), String> {
+    let report = validate::check(&read(file)?);
+    for warning in &report.warnings {
+        eprintln!("{}: warning: {warning}", file.display());
+    }
+    if !report.findings.is_empty() {
+        return Err(all_lines(file, &report.findings));
+    }
+    print(&format!("{}: good: {}\n", file.display(), report.good.join(", ")))
+}
+
+fn render_file(options: Render) -> Result<(), String> {
+    let text = read(&options.file)?;
+    let rendered = render::render(&text, &options.module);
+    for warning in &rendered.warnings {
+        eprintln!("{}: warning: {warning}", options.file.display());
+    }
+    let mistakes = all_lines(&options.file, &rendered.findings);
+    if !rendered.findings.is_empty() && !options.unchecked {
+        return Err(mistakes);
+    }
+    if !mistakes.is_empty() {
+        eprintln!("{mistakes}");
+    }
+    let Some(out) = options.out else { return print(&rendered.resource) };
+    render::replace(&out, &rendered.resource)
+        .map_err(|error| format!("{}: {error}", out.display()))?;
+    if options.watch {
+        let files = render::watch::Files { policy: options.file, module: options.module, out };
+        log::start();
+        return runtime()?.block_on(async {
+            tokio::select! {
+                () = render::watch::watch(&files, text) => Ok(()),
+                ended = stop_signal() => ended,
+            }
+        });
+    }
+    Ok(())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn stop_signal() -> Result<(), String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+    let (mut terminate, mut interrupt) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
