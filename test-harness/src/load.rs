@@ -1,0 +1,168 @@
+//! A steady stream of requests in the background, for tests that say "and no request fails".
+
+use crate::client::{Request, pool};
+use crate::runtime::runtime;
+use crate::wait;
+use anyhow::{Result, anyhow};
+use http_body_util::BodyExt;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// Pause of a connection between an answer and the next request: the processors also belong to what
+/// is being tested.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Errors that are kept in words; the others are counted.
+const ERRORS_KEPT: usize = 10;
+/// A request that takes longer has failed.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Stopping waits for the requests that are under way.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+
+/// What came of the requests.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Answers by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Requests that got no whole answer.
+    pub failed: u64,
+    /// The first of their errors.
+    pub errors: Vec<String>,
+}
+
+impl Tally {
+    /// All requests.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.statuses.values().sum::<u64>() + self.failed
+    }
+
+    /// Answers with this status.
+    #[must_use]
+    pub fn of(&self, status: u16) -> u64 {
+        self.statuses.get(&status).copied().unwrap_or_default()
+    }
+
+    /// Goes on when every request got one of these statuses, and there were requests.
+    ///
+    /// # Errors
+    /// Shows the tally.
+    pub fn only(self, statuses: &[u16]) -> Result<Self> {
+        let fit = self.statuses.keys().all(|s| statuses.contains(s));
+        let good = fit && self.failed == 0 && self.total() > 0;
+        if good { Ok(self) } else { Err(anyhow!("expected only {statuses:?}, got {self:#?}")) }
+    }
+}
+
+/// A running load. Dropping it stops it.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    tally: Arc<Mutex<Tally>>,
+    connections: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Starts `connections` clients, each with a connection that it keeps (and replaces when the
+    /// other side closes it), each sending what `make` makes, one after the other.
+    ///
+    /// # Errors
+    /// There is no runtime.
+    pub fn start(
+        connections: usize,
+        make: impl Fn() -> Request + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let make = Arc::new(make);
+        let mut load = Self {
+            stop: Arc::default(),
+            answered: Arc::default(),
+            tally: Arc::default(),
+            connections: Vec::new(),
+        };
+        for _ in 0..connections {
+            let (stop, answered) = (Arc::clone(&load.stop), Arc::clone(&load.answered));
+            let (tally, make) = (Arc::clone(&load.tally), Arc::clone(&make));
+            load.connections.push(runtime()?.spawn(async move {
+                let client = pool(false);
+                while !stop.load(Ordering::Relaxed) {
+                    let result = one(&client, make()).await;
+                    record(&tally, result);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                    let _ = tokio::time::timeout(PAUSE, std::future::pending::<()>()).await;
+                }
+            }));
+        }
+        Ok(load)
+    }
+
+    /// How many requests are over.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more requests are over.
+    ///
+    /// # Errors
+    /// They are not in time.
+    pub fn more(&self, requests: u64, deadline: Duration) -> Result<()> {
+        let goal = self.count() + requests;
+        wait::until_true("requests of the load", deadline, || Ok(self.count() >= goal))
+    }
+
+    /// What came of the requests so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops after the requests that are under way.
+    ///
+    /// # Errors
+    /// They do not end.
+    pub fn stop(self) -> Result<Tally> {
+        self.stop.store(true, Ordering::Relaxed);
+        wait::until_true("the load to end", STOP_WITHIN, || {
+            Ok(self.connections.iter().all(JoinHandle::is_finished))
+        })?;
+        Ok(self.tally())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+type Client = hyper_util::client::legacy::Client<
+    hyper_util::client::legacy::connect::HttpConnector,
+    http_body_util::Full<bytes::Bytes>,
+>;
+
+async fn one(client: &Client, request: Request) -> Result<u16> {
+    let request = request.into_http()?;
+    let exchange = async {
+        let answer = client.request(request).await?;
+        let status = answer.status().as_u16();
+        answer.into_body().collect().await?;
+        Ok::<u16, anyhow::Error>(status)
+    };
+    tokio::time::timeout(ANSWER_WITHIN, exchange).await?
+}
+
+fn record(tally: &Mutex<Tally>, result: Result<u16>) {
+    let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    match result {
+        Ok(status) => *tally.statuses.entry(status).or_default() += 1,
+        Err(error) => {
+            tally.failed += 1;
+            if tally.errors.len() < ERRORS_KEPT {
+                tally.errors.push(format!("{error:#}"));
+            }
+        }
+    }
+}
