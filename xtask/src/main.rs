@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod compose;
 mod packages;
+mod tidy;
 mod workspace;
 
 use anyhow::Result;
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Builds the filter, the sidecar and the demo service and finds Envoy: target/dist/.
     Build(build::Args),
+    /// The rules that neither the compiler nor clippy knows.
+    Tidy,
     /// Performance beside Envoy's native filters; writes a table and a plot to target/bench/.
     Bench(bench::Args),
     /// The docker-compose integration run.
@@ -44,6 +47,7 @@ fn run(cli: Cli) -> Result<()> {
     let ctx = Workspace::find()?;
     match cli.command {
         Command::Build(args) => build::run(&args, &ctx).map(|_| ()),
+        Command::Tidy => tidy::run(&ctx),
         Command::Bench(args) => bench::run(&args, &ctx),
         Command::Compose(args) => compose::run(&args, &ctx),
     }
