@@ -48,7 +48,6 @@
 //!
 //! The twin `(r, n - s)` of an ES256 signature verifies as well: never identify a token by its text.
 #![no_std]
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 extern crate alloc;
 
