@@ -106,7 +106,7 @@ impl Object {
     }
 
     /// All keys that do something, for messages.
-    fn names(&self) -> Vec<&'static str> {
+    pub(super) fn names(&self) -> Vec<&'static str> {
         let working = self.fields.iter().filter(|field| !matches!(field.kind, Kind::Later));
         working.map(|field| field.name).collect()
     }
@@ -155,6 +155,11 @@ impl Kind {
 
     /// Whether what was given may be a secret, so that no message may show it.
     pub(super) fn is_private(&self) -> bool {
-        matches!(self, Self::Text(Format::Secret) | Self::Object(_) | Self::Foreign | Self::Later)
+        match self {
+            // A secret often stands by mistake where its variable's name belongs.
+            Self::Text(format) => matches!(format, Format::Secret | Format::Variable),
+            Self::Object(_) | Self::Foreign | Self::Later => true,
+            _ => false,
+        }
     }
 }

@@ -60,7 +60,22 @@ impl Format {
             Self::KeyPart => parse_key_part(text).err().map(ToString::to_string),
             _ if self.fits(text) => None,
             _ if text.is_empty() => Some("is empty".to_string()),
-            _ => Some(format!("is not {}", self.allowed())),
+            _ => Some(self.misfit().to_string()),
+        }
+    }
+
+    /// What a text is that does not fit; what would fit stands behind it in the message.
+    const fn misfit(self) -> &'static str {
+        match self {
+            Self::Name => "is not such a name",
+            Self::Service => "cannot name a cluster here",
+            Self::Variable => "cannot name a variable",
+            Self::HeaderName => "cannot name a header",
+            Self::HeaderValue | Self::HeaderValueOrEmpty => "cannot be a header's value",
+            Self::Token => "is not a token",
+            Self::Method => "is not an upper-case method",
+            Self::Line => "has a control character",
+            Self::Body | Self::Secret | Self::Cidr | Self::Path | Self::KeyPart => "does not fit",
         }
     }
 
@@ -275,3 +290,6 @@ pub(super) fn show_span(span: Nanos) -> String {
         |(unit, nanos)| format!("{}{unit}", span.0 / nanos),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,21 +138,26 @@ fn walk_object(
             Some(name) => format!("unknown key; did you mean `{name}`?"),
             None => "unknown key".to_string(),
         };
-        let allowed = format!("one of {}", names.join(", "));
+        let allowed = format!("one of {}", object.names().join(", "));
         mistakes.push(Mistake::new(&join(path, key), what, allowed));
     }
     exactly_one(map, object, path, mistakes);
     Value::Object(good)
 }
 
-/// Checks `exactly_one`; an empty value of a later version counts as absent.
+/// Checks `exactly_one`; an empty value of a later version counts as absent. Where a key was refused
+/// already, it may have been the one: nothing more is said.
 fn exactly_one(map: &Map<String, Value>, object: &Object, path: &str, mistakes: &mut Vec<Mistake>) {
     if object.exactly_one.is_empty() {
         return;
     }
     let given = |name: &&&str| map.get(**name).is_some_and(|value| !is_empty(value));
     let named: Vec<&str> = object.exactly_one.iter().filter(given).copied().collect();
-    if named.len() != 1 {
+    let refused = |(key, value): (&String, &Value)| {
+        let known = object.field(key);
+        known.is_none_or(|field| matches!(field.kind, Kind::Later) && !is_empty(value))
+    };
+    if named.len() > 1 || (named.is_empty() && !map.iter().any(refused)) {
         let what = match named.is_empty() {
             true => "none of its alternatives is given".to_string(),
             false => format!("{} exclude each other", named.join(" and ")),
@@ -172,7 +177,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
 
 /// A whole number, however it was written down: 5 and 5.0 are the same.
 pub(super) fn whole(number: &Number) -> Option<i128> {
-    /// Above this a float skips whole numbers.
+    /// Above this every float is a whole number.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     if let Some(n) = number.as_i64() {
         return Some(i128::from(n));
@@ -180,9 +185,11 @@ pub(super) fn whole(number: &Number) -> Option<i128> {
     if let Some(n) = number.as_u64() {
         return Some(i128::from(n));
     }
-    let float = number.as_f64().filter(|float| (-EXACT_MAX..=EXACT_MAX).contains(float))?;
-    let truncated = float as i64;
-    (truncated as f64 == float).then_some(i128::from(truncated))
+    // Casts from floats saturate.
+    let float = number.as_f64()?;
+    let truncated = float as i128;
+    let all_whole = !(-EXACT_MAX..=EXACT_MAX).contains(&float);
+    (all_whole || truncated as f64 == float).then_some(truncated)
 }
 
 /// Whether a value of a later version says nothing.
