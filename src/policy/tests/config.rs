@@ -118,6 +118,14 @@ fn an_empty_policy_lets_everything_pass() {
     assert!(policy.variables.is_empty() && policy.warnings.is_empty());
 }
 
+/// Envoy's YAML reader hands a bare `off` over as false.
+#[test]
+fn off_without_quotes_is_off() {
+    let document = json!({ "version": 1, "https": { "mode": false }, "security_headers": { "preset": false } });
+    let policy = read(&document).unwrap();
+    assert_eq!((policy.https, policy.security_headers.len()), (HttpsMode::Off, 0));
+}
+
 #[test]
 fn defaults_are_those_of_the_contract() {
     let policy = read(&minimal()).unwrap();

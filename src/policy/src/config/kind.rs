@@ -10,6 +10,9 @@ use alloc::vec::Vec;
 /// The words that every option of a later version is refused with.
 pub(super) const LATER: &str = "not supported by this version";
 
+/// The word that YAML 1.1 readers, Envoy's among them, take for `false` when it stands without quotes.
+pub(super) const OFF: &str = "off";
+
 /// An object: its keys, and nothing else.
 #[derive(Debug)]
 pub(super) struct Object {

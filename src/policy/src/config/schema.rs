@@ -1,7 +1,7 @@
 //! The shape as a JSON Schema (draft 2020-12), for editors. It says all that one key can say about
 //! itself; what holds between several keys only `read` checks.
 
-use super::kind::{Absent, Field, Kind, LATER, Object};
+use super::kind::{Absent, Field, Kind, LATER, OFF, Object};
 use super::shape;
 use super::text::{Format, SPAN_REGEX};
 use alloc::format;
@@ -20,6 +20,10 @@ pub(super) fn document() -> Value {
 fn kind(kind: &Kind) -> Value {
     match kind {
         Kind::Text(format) => text(*format),
+        Kind::Words { now, .. } if now.contains(&OFF) => {
+            let words = now.iter().map(|word| json!(word)).chain([json!(false)]);
+            json!({ "enum": words.collect::<Vec<Value>>(), "$comment": "false is off" })
+        }
         Kind::Words { now, .. } => json!({ "type": "string", "enum": now }),
         Kind::Integer { min, max } if min == max => json!({ "const": min }),
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),

@@ -2,7 +2,7 @@
 //! in the defaults, so that what reads the result needs to know none.
 
 use super::Mistake;
-use super::kind::{Absent, Kind, LATER, Object};
+use super::kind::{Absent, Kind, LATER, OFF, Object};
 use super::text::{Format, parse_span};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -57,6 +57,10 @@ fn scalar(value: &Value, kind: &Kind) -> Result<Value, String> {
         (Kind::Text(format), Value::String(text)) => format.fault(text),
         (Kind::Words { later, .. }, Value::String(word)) if later.contains(&word.as_str()) => {
             Some(format!("is {LATER}"))
+        }
+        // Envoy's YAML reader takes a bare `off` for false.
+        (Kind::Words { now, .. }, Value::Bool(false)) if now.contains(&OFF) => {
+            return Ok(Value::from(OFF));
         }
         (Kind::Words { now, .. }, Value::String(word)) => {
             (!now.contains(&word.as_str())).then(|| "is not known".to_string())
