@@ -1,0 +1,273 @@
+//! One request, from its headers to its log entry. Reads what the core wants to know, does what it
+//! answers.
+//!
+//! Every callback is optional and may come in any order: Envoy logs requests that it never showed
+//! to the filter, and shows the filter its own replies. A request is answered at most once.
+
+use crate::host::{Host, LocalResponse, Map, attribute};
+use crate::plugin::Plugin;
+use crate::store::SharedData;
+use policy::facts::Facts;
+use policy::headers::{HEADERS_MAX, Headers, serialize};
+use policy::pipeline::{Means, Outcome, Passage, Step, judge};
+use policy::reason::Reason;
+use policy::reply::{Edits, Reply};
+use policy::time::{Moment, Nanos};
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+/// What becomes of a stream after the request's headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on to the upstream.
+    Continue,
+    /// It stops here: it was answered.
+    Pause,
+}
+
+impl Action {
+    /// The number in the ABI.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Continue => 0,
+            Self::Pause => 1,
+        }
+    }
+}
+
+/// One stream of one plugin.
+pub(crate) struct Stream<H: Host> {
+    plugin: Rc<Plugin<H>>,
+    /// From the judgement to the log entry.
+    passage: RefCell<Option<Passage>>,
+    /// When it was judged.
+    began: Cell<Option<Moment>>,
+    phase: Cell<Phase>,
+}
+
+/// How far a stream has come. It never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Fresh,
+    Judged,
+    Replied,
+    Logged,
+}
+
+impl<H: Host> Stream<H> {
+    pub(crate) fn new(plugin: Rc<Plugin<H>>) -> Self {
+        let phase = Cell::new(Phase::Fresh);
+        Self { plugin, passage: RefCell::new(None), began: Cell::new(None), phase }
+    }
+
+    /// Judges the request, once.
+    pub(crate) fn on_request_headers(&self, count: usize) -> Action {
+        match self.phase.replace(Phase::Judged) {
+            Phase::Fresh => self.judge(count),
+            // A stream that was answered stays answered, one that was let pass stays let pass.
+            Phase::Judged => Action::Continue,
+            later @ (Phase::Replied | Phase::Logged) => {
+                self.phase.set(later);
+                Action::Pause
+            }
+        }
+    }
+
+    fn judge(&self, count: usize) -> Action {
+        let plugin = &self.plugin;
+        let host = &plugin.host;
+        let (Ok(map), Ok(now)) = (host.headers(Map::Request), host.moment()) else {
+            return self.refuse_blindly();
+        };
+        self.began.set(Some(now));
+        if count > HEADERS_MAX {
+            return self.refuse_blindly();
+        }
+        let service = host.attribute(attribute::CLUSTER_NAME).ok();
+        let facts = Facts {
+            headers: Headers::new(&map),
+            client: host.attribute(attribute::SOURCE_ADDRESS).ok().as_deref().and_then(address),
+            service: service.as_deref().and_then(|name| str::from_utf8(name).ok()),
+        };
+        let mut store = SharedData(host.clone());
+        let mut events = plugin.metrics.clone();
+        let Ok(mut verify) = plugin.verify.try_borrow_mut() else {
+            return self.refuse_blindly();
+        };
+        let mut means = Means {
+            store: &mut store,
+            verify: &mut **verify,
+            events: &mut events,
+            seed: plugin.seed.get(host).keys,
+        };
+        let step = judge(&plugin.policy, &facts, &mut means, now);
+        drop(verify);
+        match step {
+            Step::Forward(edits, passage) => {
+                self.keep(passage);
+                if edit(host, &edits) { Action::Continue } else { self.refuse_blindly() }
+            }
+            Step::Reply(reply, passage) => {
+                self.keep(passage);
+                self.reply(&reply)
+            }
+        }
+    }
+
+    /// Puts the passage where the later callbacks find it, before anything can call them.
+    fn keep(&self, passage: Passage) {
+        if let Ok(mut place) = self.passage.try_borrow_mut() {
+            *place = Some(passage);
+        }
+    }
+
+    fn taken(&self) -> Option<Passage> {
+        self.passage.try_borrow_mut().ok().and_then(|mut place| place.take())
+    }
+
+    /// Answers the request. Nothing is borrowed here: the host may call the response callbacks.
+    fn reply(&self, reply: &Reply) -> Action {
+        if self.phase.replace(Phase::Replied) >= Phase::Replied {
+            return Action::Pause;
+        }
+        let entries: Vec<(&[u8], &[u8])> =
+            reply.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let headers = serialize(&entries);
+        let response = LocalResponse {
+            status: reply.status,
+            details: reply.reason.details(),
+            headers: &headers,
+            body: &reply.body,
+            grpc_status: reply.grpc_status,
+        };
+        // A host that will not answer leaves the stream paused until its idle timeout. Forwarding
+        // what was refused would be worse.
+        let _unanswered = self.plugin.host.send_local_response(&response);
+        Action::Pause
+    }
+
+    /// For when the request cannot be read or changed as decided: it must not pass unjudged.
+    fn refuse_blindly(&self) -> Action {
+        let code = Reason::StateUnavailable.code();
+        let body = format!(
+            r#"{{"type":"about:blank","title":"Service Unavailable","status":503,"code":"{code}"}}"#
+        );
+        self.reply(&Reply {
+            status: 503,
+            reason: Reason::StateUnavailable,
+            headers: vec![("content-type".into(), "application/problem+json".into())],
+            body: body.into_bytes(),
+            grpc_status: None,
+        })
+    }
+
+    /// Adds the response headers. Also called for our own reply and for Envoy's.
+    pub(crate) fn on_response_headers(&self) {
+        if self.phase.get() == Phase::Logged {
+            return;
+        }
+        let host = &self.plugin.host;
+        let passage = self.taken().unwrap_or_else(Passage::unseen);
+        let mut present = |name: &str| host.header(Map::Response, name).is_ok();
+        let mut add = |name: &str, value: &str| {
+            // A response that lacks a header is better than no response.
+            let _missing = host.add_header(Map::Response, name, value.as_bytes());
+        };
+        passage.response_headers(&self.plugin.policy, &mut present, &mut add);
+        self.keep(passage);
+    }
+
+    /// Settles the request, once; the last callback that matters.
+    pub(crate) fn on_log(&self) {
+        if self.phase.replace(Phase::Logged) == Phase::Logged {
+            return;
+        }
+        let plugin = &self.plugin;
+        let host = &plugin.host;
+        let began = self.began.get();
+        let now = host.moment().ok().or(began).unwrap_or_default();
+        let details = host.attribute(attribute::RESPONSE_CODE_DETAILS).unwrap_or_default();
+        let service = host.attribute(attribute::CLUSTER_NAME).ok();
+        let code = self.number(attribute::RESPONSE_CODE);
+        // Measured here when the request was seen: an attribute costs ten times a subtraction.
+        let duration = match began {
+            Some(began) => now.monotonic - began.monotonic,
+            None => Nanos(self.number(attribute::REQUEST_DURATION)),
+        };
+        let outcome = Outcome {
+            status: u16::try_from(code).unwrap_or(0),
+            flags: self.number(attribute::RESPONSE_FLAGS),
+            details: &details,
+            service: service.as_deref().and_then(|name| str::from_utf8(name).ok()),
+            duration,
+        };
+        let mut store = SharedData(host.clone());
+        let mut events = plugin.metrics.clone();
+        let seed = plugin.seed.get(host).keys;
+        let passage = self.taken().unwrap_or_else(Passage::unseen);
+        passage.finish(&plugin.policy, &outcome, &mut store, &mut events, seed, now);
+    }
+
+    /// An attribute that is a number; 0 when it cannot be had.
+    fn number(&self, path: &[u8]) -> u64 {
+        let bytes = self.plugin.host.attribute(path).unwrap_or_default();
+        bytes.as_slice().try_into().map_or(0, u64::from_le_bytes)
+    }
+}
+
+/// Makes all edits; `false` as soon as one fails.
+fn edit<H: Host>(host: &H, edits: &Edits) -> bool {
+    let mut removed = edits.remove.iter().map(|name| host.remove_header(Map::Request, name));
+    if removed.any(|result| result.is_err()) {
+        return false;
+    }
+    let mut set = edits
+        .set
+        .iter()
+        .map(|(name, value)| host.replace_header(Map::Request, name, value.as_bytes()));
+    set.all(|result| result.is_ok())
+}
+
+/// Reads `8.8.8.8:0`, `[2001:db8::1]:443` or an address alone. A Unix socket has no address.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(bytes).ok()?;
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        return Some(socket.ip());
+    }
+    let host = text.rsplit_once("]:").map_or(text, |(host, _)| host);
+    let host = host.trim_start_matches('[');
+    // The zone of a link-local address means something on this machine only.
+    let host = host.split_once('%').map_or(host, |(host, _)| host);
+    host.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(input: &str, expected: Option<&str>) {
+        let expected = expected.map(|text| text.parse::<IpAddr>().unwrap());
+        assert_eq!(address(input.as_bytes()), expected);
+    }
+
+    #[test]
+    fn addresses_lose_their_port() {
+        check("8.8.8.8:0", Some("8.8.8.8"));
+        check("127.0.0.1:51234", Some("127.0.0.1"));
+        check("[2001:db8::1]:443", Some("2001:db8::1"));
+        check("[::ffff:1.2.3.4]:443", Some("::ffff:1.2.3.4"));
+        check("[fe80::1%eth0]:443", Some("fe80::1"));
+        check("2001:db8::1", Some("2001:db8::1"));
+        check("8.8.8.8", Some("8.8.8.8"));
+    }
+
+    #[test]
+    fn what_is_no_address_is_none() {
+        for input in ["", "/run/envoy.sock", "@abstract/1", "8.8.8.8:99999", "a:1", "[]:1", "%"] {
+            check(input, None);
+        }
+    }
+}

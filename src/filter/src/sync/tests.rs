@@ -1,0 +1,1 @@
+//! Elections, answers and commands, on a host in memory.

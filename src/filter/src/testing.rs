@@ -1,0 +1,272 @@
+//! A host for tests: one shared memory, a clock that the test moves, and ill will on demand.
+
+use crate::host::{Buffer, Call, Host, Kind, Level, LocalResponse, Map, Status};
+use policy::time::{Moment, Nanos};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// A host, or rather one VM's view of it; clones are the same VM.
+#[derive(Clone, Default)]
+pub(crate) struct FakeHost {
+    pub(crate) process: Rc<Process>,
+    pub(crate) vm: Rc<VmSide>,
+}
+
+/// What all VMs of a process share.
+#[derive(Default)]
+pub(crate) struct Process {
+    random: Cell<u64>,
+    /// The clock; both clocks show the same.
+    pub(crate) now: Cell<u64>,
+    shared: RefCell<HashMap<Vec<u8>, (Vec<u8>, u32)>>,
+    cas: Cell<u32>,
+    metrics: RefCell<Vec<(String, i64)>>,
+    /// Every log line of every VM.
+    pub(crate) log: RefCell<Vec<String>>,
+    tokens: Cell<u32>,
+    /// How many of 1000 host calls fail or lie.
+    pub(crate) hostility: Cell<u64>,
+}
+
+/// What belongs to one VM.
+#[derive(Default)]
+pub(crate) struct VmSide {
+    pub(crate) configuration: RefCell<Vec<u8>>,
+    pub(crate) variables: RefCell<HashMap<String, String>>,
+    pub(crate) attributes: RefCell<HashMap<Vec<u8>, Vec<u8>>>,
+    pub(crate) request: RefCell<Vec<u8>>,
+    pub(crate) response: RefCell<Vec<u8>>,
+    pub(crate) call_response: RefCell<Option<(Vec<u8>, Vec<u8>)>>,
+    /// Calls made: token, headers, body.
+    pub(crate) calls: RefCell<Vec<(u32, Vec<u8>, Vec<u8>)>>,
+    /// Replies sent: status, details.
+    pub(crate) replies: RefCell<Vec<(u16, String)>>,
+    /// Request headers removed and set.
+    pub(crate) edits: RefCell<Vec<String>>,
+    /// Response headers added.
+    pub(crate) added: RefCell<Vec<String>>,
+    pub(crate) callless: Cell<bool>,
+}
+
+impl FakeHost {
+    /// The first VM of a new process.
+    pub(crate) fn new(seed: u64) -> Self {
+        let host = Self::default();
+        host.process.random.set(seed.wrapping_mul(2).wrapping_add(1));
+        host.process.now.set(1_000_000_000_000);
+        host
+    }
+
+    /// Another VM of the same process.
+    pub(crate) fn sibling(&self) -> Self {
+        let vm = VmSide {
+            configuration: RefCell::new(self.vm.configuration.borrow().clone()),
+            attributes: RefCell::new(self.vm.attributes.borrow().clone()),
+            variables: RefCell::new(self.vm.variables.borrow().clone()),
+            ..VmSide::default()
+        };
+        Self { process: Rc::clone(&self.process), vm: Rc::new(vm) }
+    }
+
+    pub(crate) fn configure(&self, root_id: &str, configuration: &str) {
+        self.vm.attributes.borrow_mut().insert(b"plugin_root_id".to_vec(), root_id.into());
+        *self.vm.configuration.borrow_mut() = configuration.into();
+    }
+
+    pub(crate) fn pass(&self, time: Nanos) {
+        self.process.now.set(self.process.now.get() + time.0);
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> i64 {
+        self.process.metrics.borrow().iter().find(|(n, _)| n == name).map_or(0, |(_, v)| *v)
+    }
+
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        self.process.log.borrow().iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// A number that depends only on the seed and on how often it was asked (splitmix64).
+    pub(crate) fn draw(&self) -> u64 {
+        let next = self.process.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.process.random.set(next);
+        let mixed = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn ill(&self) -> Result<(), Status> {
+        if self.process.hostility.get() == 0 || self.draw() % 1000 >= self.process.hostility.get() {
+            return Ok(());
+        }
+        Status::check(u32::try_from(self.draw() % 14 + 1).unwrap())
+    }
+
+    /// Bytes as the network may have made them.
+    fn spoil(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        if self.process.hostility.get() == 0 || self.draw() % 1000 >= self.process.hostility.get() {
+            return bytes;
+        }
+        match self.draw() % 3 {
+            0 => bytes.truncate(self.draw() as usize % (bytes.len() + 1)),
+            1 => {
+                for _ in 0..4 {
+                    let at = self.draw() as usize % bytes.len().max(1);
+                    if let Some(byte) = bytes.get_mut(at) {
+                        *byte = self.draw() as u8;
+                    }
+                }
+            }
+            _ => bytes = (0..self.draw() % 64).map(|_| self.draw() as u8).collect(),
+        }
+        bytes
+    }
+
+    fn map(&self, map: Map) -> Result<Vec<u8>, Status> {
+        match map {
+            Map::Request => Ok(self.vm.request.borrow().clone()),
+            Map::Response => Ok(self.vm.response.borrow().clone()),
+            Map::CallResponse => {
+                let answer = self.vm.call_response.borrow();
+                answer.as_ref().map(|(headers, _)| headers.clone()).ok_or(Status::BadArgument)
+            }
+        }
+    }
+}
+
+impl Host for FakeHost {
+    fn moment(&self) -> Result<Moment, Status> {
+        self.ill()?;
+        let now = Nanos(self.process.now.get());
+        Ok(Moment { monotonic: now, wall: now })
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> Result<(), Status> {
+        self.ill()?;
+        bytes.fill_with(|| self.draw() as u8);
+        Ok(())
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        self.vm.variables.borrow().get(name).cloned()
+    }
+
+    fn log(&self, _level: Level, line: &str) -> Result<(), Status> {
+        self.process.log.borrow_mut().push(line.into());
+        self.ill()
+    }
+
+    fn tick_every(&self, _period: Nanos) -> Result<(), Status> {
+        self.ill()
+    }
+
+    fn buffer(&self, buffer: Buffer, max: usize) -> Result<Vec<u8>, Status> {
+        self.ill()?;
+        let mut bytes = match buffer {
+            Buffer::PluginConfiguration => self.vm.configuration.borrow().clone(),
+            Buffer::CallResponseBody => {
+                let answer = self.vm.call_response.borrow();
+                answer.as_ref().map(|(_, body)| body.clone()).ok_or(Status::NotFound)?
+            }
+        };
+        bytes.truncate(max);
+        Ok(self.spoil(bytes))
+    }
+
+    fn headers(&self, map: Map) -> Result<Vec<u8>, Status> {
+        self.ill()?;
+        self.map(map).map(|bytes| self.spoil(bytes))
+    }
+
+    fn header(&self, map: Map, name: &str) -> Result<Vec<u8>, Status> {
+        self.ill()?;
+        let bytes = self.map(map)?;
+        let headers = policy::headers::Headers::new(&bytes);
+        headers.first(name).map(|value| self.spoil(value.to_vec())).ok_or(Status::NotFound)
+    }
+
+    fn add_header(&self, _map: Map, name: &str, _value: &[u8]) -> Result<(), Status> {
+        self.ill()?;
+        self.vm.added.borrow_mut().push(name.into());
+        Ok(())
+    }
+
+    fn replace_header(&self, _map: Map, name: &str, _value: &[u8]) -> Result<(), Status> {
+        self.ill()?;
+        self.vm.edits.borrow_mut().push(format!("={name}"));
+        Ok(())
+    }
+
+    fn remove_header(&self, _map: Map, name: &str) -> Result<(), Status> {
+        self.ill()?;
+        self.vm.edits.borrow_mut().push(format!("-{name}"));
+        Ok(())
+    }
+
+    fn attribute(&self, path: &[u8]) -> Result<Vec<u8>, Status> {
+        self.ill()?;
+        let found = self.vm.attributes.borrow().get(path).cloned();
+        found.map(|bytes| self.spoil(bytes)).ok_or(Status::NotFound)
+    }
+
+    fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), Status> {
+        self.vm.replies.borrow_mut().push((response.status, response.details.into()));
+        self.ill()
+    }
+
+    fn shared(&self, key: &[u8]) -> Result<(Vec<u8>, u32), Status> {
+        self.ill()?;
+        let found = self.process.shared.borrow().get(key).cloned();
+        found.map(|(bytes, cas)| (self.spoil(bytes), cas)).ok_or(Status::NotFound)
+    }
+
+    fn set_shared(&self, key: &[u8], value: &[u8], cas: u32) -> Result<(), Status> {
+        self.ill()?;
+        assert_ne!(cas, 0, "a blind overwrite");
+        let mut shared = self.process.shared.borrow_mut();
+        if shared.get(key).is_some_and(|(_, present)| *present != cas) {
+            return Err(Status::CasMismatch);
+        }
+        self.process.cas.set(self.process.cas.get() + 1);
+        shared.insert(key.into(), (value.into(), self.process.cas.get()));
+        Ok(())
+    }
+
+    fn define_metric(&self, _kind: Kind, name: &str) -> Result<u32, Status> {
+        self.ill()?;
+        let mut metrics = self.process.metrics.borrow_mut();
+        let at = metrics.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+            metrics.push((name.into(), 0));
+            metrics.len() - 1
+        });
+        Ok(u32::try_from(at).unwrap())
+    }
+
+    fn increment_metric(&self, metric: u32, by: i64) -> Result<(), Status> {
+        self.ill()?;
+        self.process.metrics.borrow_mut()[metric as usize].1 += by;
+        Ok(())
+    }
+
+    fn record_metric(&self, metric: u32, value: u64) -> Result<(), Status> {
+        self.ill()?;
+        self.process.metrics.borrow_mut()[metric as usize].1 = i64::try_from(value).unwrap_or(-1);
+        Ok(())
+    }
+
+    fn call(&self, call: &Call<'_>) -> Result<u32, Status> {
+        self.ill()?;
+        if self.vm.callless.get() {
+            return Err(Status::InternalFailure);
+        }
+        self.process.tokens.set(self.process.tokens.get() + 4);
+        let token = self.process.tokens.get();
+        self.vm.calls.borrow_mut().push((token, call.headers.into(), call.body.into()));
+        Ok(token)
+    }
+
+    fn foreign(&self, _name: &str, _argument: &[u8]) -> Result<Vec<u8>, Status> {
+        self.ill()?;
+        Ok(self.spoil(vec![8, 1]))
+    }
+}
