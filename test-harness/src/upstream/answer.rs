@@ -42,6 +42,8 @@ const BODY_MAX: usize = 16 << 20;
 const BYTES_MAX: usize = 1 << 20;
 /// `/delay/N` at most.
 const DELAY_MS_MAX: u64 = 60_000;
+/// Between the beginning of a truncated answer and the end of its connection.
+const FLUSH_MS: u64 = 20;
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -170,11 +172,14 @@ fn http_answer(name: &str, rule: &Rule, seen: &Seen, body: &Bytes) -> Response<B
 fn truncated(answer: Response<Body>) -> Response<Body> {
     let (mut parts, _) = answer.into_parts();
     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("100"));
-    let frames = [
-        Ok(Frame::data(Bytes::from_static(b"0123456789"))),
-        Err(io::Error::other("scripted: truncated")),
-    ];
-    Response::from_parts(parts, BoxBody::new(StreamBody::new(futures_util::stream::iter(frames))))
+    let first = async { Ok(Frame::data(Bytes::from_static(b"0123456789"))) };
+    let then = async {
+        // What was sent must have left before the connection ends, or nothing is seen of it.
+        pause(FLUSH_MS).await;
+        Err(io::Error::other("scripted: truncated"))
+    };
+    let frames = futures_util::stream::once(first).chain(futures_util::stream::once(then));
+    Response::from_parts(parts, BoxBody::new(StreamBody::new(Box::pin(frames))))
 }
 
 fn grpc_answer(rule: &Rule, body: Bytes) -> Response<Body> {
