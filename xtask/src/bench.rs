@@ -21,7 +21,7 @@ mod wrk;
 
 use crate::workspace::{self, Workspace};
 use anyhow::{Context as _, Result, bail};
-use gateway::Gateway;
+use gateway::{Gateway, Setting};
 use machine::Circumstances;
 use sample::{Case, Sample, Series, Variant};
 use serde_json::json;
@@ -75,15 +75,24 @@ pub(crate) fn run(args: &Args, ctx: &Workspace) -> Result<()> {
     let nginx = tools::find(tools::NGINX, ctx)?;
     let envoy = gateway::artefacts(ctx, args.envoy_version.as_deref(), &variants)?;
     let work = tempfile::tempdir().context("creating a folder for the run")?;
-    let upstream = Upstream::start(&nginx, &work.path().join("nginx"))?;
+    let mut upstream = Upstream::start(&nginx, &work.path().join("nginx"))?;
     let circumstances = Circumstances::gather(ctx, &envoy, &wrk, upstream.version());
-    let cases = cases(&variants);
-    let gateways = cases
-        .iter()
-        .map(|case| Gateway::start(*case, ctx, &envoy, upstream.address(), work.path()))
-        .collect::<Result<Vec<_>>>()?;
+    let setting = Setting {
+        envoy: &envoy,
+        dist: &ctx.dist(),
+        files: &ctx.root().join("envoy"),
+        upstream: upstream.address(),
+        work: work.path(),
+    };
+    let gateways = workspace::timed("starting an Envoy for every case", || {
+        let start = |case: Case| {
+            Gateway::start(case, &setting).with_context(|| format!("starting {}", case.slug()))
+        };
+        cases(&variants).into_iter().map(start).collect::<Result<Vec<_>>>()
+    })?;
     let all = measure(&gateways, &wrk, load)?;
-    write(ctx, &all, &load, &circumstances)
+    upstream.must_run()?;
+    write(ctx, &all, load, &circumstances)
 }
 
 /// The load that the flags describe.
@@ -121,8 +130,8 @@ fn measure(gateways: &[Gateway], wrk: &Path, load: Load) -> Result<Vec<Series>> 
     paced::sharpen_timers();
     workspace::say("warm-up");
     for gateway in gateways {
-        gateway.check()?;
-        saturate(gateway, wrk, load.connections, WARM_UP_SECONDS)?;
+        let warm_up = saturate(gateway, wrk, load.connections, WARM_UP_SECONDS);
+        warm_up.with_context(|| format!("warming {} up", gateway.case().slug()))?;
     }
     let mut all: Vec<Series> = gateways
         .iter()
@@ -136,7 +145,7 @@ fn measure(gateways: &[Gateway], wrk: &Path, load: Load) -> Result<Vec<Series>> 
         for index in order {
             if let (Some(gateway), Some(series)) = (gateways.get(index), all.get_mut(index)) {
                 let sample = sample(gateway, wrk, load);
-                let what = || format!("measuring {}", gateway.title());
+                let what = || format!("measuring {}", gateway.case().slug());
                 series.samples.push(sample.with_context(what)?);
             }
         }
@@ -202,12 +211,7 @@ fn metered<T>(gateway: &Gateway, load: impl FnOnce() -> Result<T>) -> Result<(T,
 }
 
 /// Writes the table, the plot and the raw numbers, and prints the table.
-fn write(
-    ctx: &Workspace,
-    all: &[Series],
-    load: &Load,
-    circumstances: &Circumstances,
-) -> Result<()> {
+fn write(ctx: &Workspace, all: &[Series], load: Load, circumstances: &Circumstances) -> Result<()> {
     let dir: PathBuf = ctx.root().join("target/bench");
     let raw = json!({
         "circumstances": circumstances.json(),

@@ -1,139 +1,229 @@
-//! One running case: an Envoy set up as its variant says, and the sidecar where the variant has one.
+//! One running case: an Envoy set up as its variant says, and a sidecar where the variant has one.
 
+use super::http;
+use super::process::{self, Served};
 use super::sample::{Case, Variant};
-use super::variants::{self, Secrets};
-use super::{http, process};
-use crate::workspace::Workspace;
+use super::variants::{self, PATH};
+use crate::build;
+use crate::workspace::{Workspace, write_whole};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
-use std::net::SocketAddr;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use test_harness::token::{Key, Token};
+use test_harness::{Bootstrap, Envoy, Sidecar, envoy, port, sidecar, wait};
 
+/// Signs the token of the run; Envoys that live for minutes on loopback need no better one.
+const SECRET: &str = "for-benchmarks-only-0123456789abcdef";
+/// The same as a JWK holds it: base64url without padding.
+pub(super) const SECRET_JWK: &str = "Zm9yLWJlbmNobWFya3Mtb25seS0wMTIzNDU2Nzg5YWJjZGVm";
+/// What filter and sidecar of the run know each other by.
+const SYNC_TOKEN: &str = "for-benchmarks-only-sync";
+/// From serving to the first good answer: the upstream's health check and the sidecar's first sync.
+const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What all cases of a run share.
+pub(super) struct Setting<'a> {
+    /// The Envoy executable.
+    pub(super) envoy: &'a Path,
+    /// The folder with filter and sidecar.
+    pub(super) dist: &'a Path,
+    /// The project's `envoy` folder.
+    pub(super) files: &'a Path,
+    /// Where the upstream answers.
+    pub(super) upstream: SocketAddr,
+    /// Where the cases' files go.
+    pub(super) work: &'a Path,
+}
+
+/// A running case. Dropping it ends its processes.
 pub(super) struct Gateway {
     case: Case,
-    child: Child,
-    address: SocketAddr,
-    admin: SocketAddr,
+    envoy: Envoy,
+    pid: u32,
     stat_prefix: String,
     headers: Vec<(String, String)>,
     request: String,
+    _sidecar: Option<Sidecar>,
 }
 
+/// Builds what the variants need, and hands back the Envoy executable.
 pub(super) fn artefacts(
-    _ctx: &Workspace,
-    _v: Option<&str>,
-    _variants: &[Variant],
+    ctx: &Workspace,
+    version: Option<&str>,
+    variants: &[Variant],
 ) -> Result<PathBuf> {
-    Ok(PathBuf::from("/tmp/pre/envoy140/envoy/_bin/envoy"))
-}
-
-fn free() -> Result<SocketAddr> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    if variants.iter().any(|variant| variant.is_ours()) {
+        build::run(&build::Args { envoy_version: version.map(str::to_owned) }, ctx)?;
+        return Ok(ctx.dist().join(build::ENVOY));
+    }
+    build::envoy::find(ctx, version)
 }
 
 impl Gateway {
-    pub(super) fn start(
-        case: Case,
-        _ctx: &Workspace,
-        envoy: &Path,
-        upstream: SocketAddr,
-        work: &Path,
-    ) -> Result<Self> {
-        let mut b: Value =
-            serde_json::from_str(&std::fs::read_to_string("/tmp/benchdev/envoy.json")?)?;
-        let demo: Value =
-            serde_json::from_str(&std::fs::read_to_string("/tmp/benchdev/policy.json")?)?;
-        let (address, admin) = (free()?, free()?);
-        let set = |v: &mut Value, a: SocketAddr| {
-            v["address"] = a.ip().to_string().into();
-            v["port_value"] = a.port().into();
-        };
-        set(&mut b["admin"]["address"]["socket_address"], admin);
-        set(&mut b["static_resources"]["listeners"][0]["address"]["socket_address"], address);
-        for c in b["static_resources"]["clusters"].as_array_mut().unwrap() {
-            c["type"] = "STATIC".into();
-            c.as_object_mut().unwrap().remove("dns_lookup_family");
-            set(
-                &mut c["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
-                    ["socket_address"],
-                upstream,
-            );
+    /// Starts the case's processes and waits until they serve.
+    pub(super) fn start(case: Case, setting: &Setting<'_>) -> Result<Self> {
+        let dir = setting.work.join(case.slug());
+        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        let demo = read(&setting.files.join("policy.yaml"))?;
+        let has_sidecar = case.variant == Variant::Demo;
+        let admin = port::reserve()?;
+        let sidecar_port = port::reserve()?;
+        let resource = dir.join("ecds/policy.yaml");
+        let mut bootstrap = Bootstrap::read(&setting.files.join("envoy.yaml"))?;
+        bootstrap.listen(Ipv4Addr::LOCALHOST.into(), 0)?;
+        bootstrap.admin(admin)?;
+        bootstrap.policy(&resource)?;
+        bootstrap.module(&setting.dist.join(build::FILTER))?;
+        bootstrap.sidecar("127.0.0.1", sidecar_port)?;
+        for service in bootstrap.services()? {
+            let upstream = setting.upstream;
+            bootstrap.service(&service, &upstream.ip().to_string(), upstream.port())?;
         }
-        let stat_prefix = variants::stat_prefix(&mut b)?;
-        variants::set_up(
-            &mut b,
-            case.variant,
-            &demo,
-            &Secrets { jwk: "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA" },
+        let document = bootstrap.document_mut();
+        let stat_prefix = variants::stat_prefix(document)?;
+        variants::set_up(document, case.variant, &demo)?;
+        if case.variant.is_ours() {
+            render(&variants::policy(case.variant, &demo), &resource, setting)?;
+        }
+        let envoy_admin = SocketAddr::from((Ipv4Addr::LOCALHOST, admin));
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, sidecar_port));
+        let sidecar =
+            has_sidecar.then(|| start_sidecar(setting, &dir, listen, envoy_admin)).transpose()?;
+        let mut envoy = Envoy::start(
+            envoy::Options {
+                executable: setting.envoy.to_owned(),
+                concurrency: case.concurrency,
+                environment: environment(),
+                arguments: vec!["--log-level".to_owned(), "warning".to_owned()],
+                dir,
+            },
+            bootstrap,
         )?;
-        let name = format!("{}-{}", case.variant.slug(), case.concurrency);
-        let file = work.join(format!("{name}.json"));
-        std::fs::write(&file, b.to_string())?;
-        let log = std::fs::File::create(format!("/tmp/benchdev/{name}.log"))?;
-        let child = Command::new(envoy)
-            .arg("-c")
-            .arg(&file)
-            .args([
-                "--disable-hot-restart",
-                "--log-level",
-                "warn",
-                "--concurrency",
-                &case.concurrency.to_string(),
-            ])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let token = std::fs::read_to_string("/tmp/benchdev/token")?;
-        let headers = vec![("authorization".to_owned(), format!("Bearer {}", token.trim()))];
-        let request = http::request(address, variants::PATH, &headers);
-        let g = Self { case, child, address, admin, stat_prefix, headers, request };
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while g.check().is_err() {
-            if std::time::Instant::now() > end {
-                g.check().context(name.clone())?;
-            }
-            std::thread::park_timeout(std::time::Duration::from_millis(50));
-        }
-        Ok(g)
+        let pid = envoy.process().pid();
+        let token = Token::new(Key::Hs256(SECRET.into()), "u-17").sign()?;
+        let headers = vec![("authorization".to_owned(), format!("Bearer {token}"))];
+        let request = http::request(envoy.gateway(), PATH, &headers);
+        let gateway = Self { case, envoy, pid, stat_prefix, headers, request, _sidecar: sidecar };
+        gateway.settle()?;
+        Ok(gateway)
     }
-    pub(super) fn check(&self) -> Result<()> {
-        let mut c = http::Connection::open(self.address)?;
-        let (status, _) = c.call(self.request.as_bytes())?;
-        if status != 200 {
-            bail!("answered {status}");
+
+    /// Waits for the first good answer, then makes sure that the variant does its work.
+    fn settle(&self) -> Result<()> {
+        let mut last = 0;
+        let settled = wait::until_true("an answer with 200", SETTLED_WITHIN, || {
+            last = self.ask(&self.request)?.status;
+            Ok(last == 200)
+        });
+        settled.with_context(|| format!("the last answer was {last}\n{}", self.envoy.report()))?;
+        self.check()
+    }
+
+    /// Whether the variant does what its name says: a benchmark of a filter that lets everything pass,
+    /// or nothing, would look fine.
+    fn check(&self) -> Result<()> {
+        let works = matches!(self.case.variant, Variant::Native | Variant::Demo);
+        let good = self.ask(&self.request)?;
+        let anonymous = self.ask(&http::request(self.address(), PATH, &[]))?;
+        let wanted = if works { 401 } else { 200 };
+        if anonymous.status != wanted {
+            bail!("without a token {wanted} was expected, not {}", anonymous.status);
+        }
+        for header in ["permissions-policy", "x-ratelimit-remaining"] {
+            if good.has_header(header) != works {
+                let has = if works { "has no" } else { "has a" };
+                bail!("the answer {has} header `{header}`");
+            }
         }
         Ok(())
     }
+
+    fn ask(&self, request: &str) -> Result<http::Answer> {
+        http::Connection::open(self.address())?.call(request.as_bytes())
+    }
+
+    /// What is measured.
     pub(super) const fn case(&self) -> Case {
         self.case
     }
-    pub(super) fn title(&self) -> String {
-        format!("{} --concurrency {}", self.case.variant.name(), self.case.concurrency)
+
+    /// Envoy's process.
+    pub(super) const fn pid(&self) -> u32 {
+        self.pid
     }
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+
+    /// Where the gateway listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.envoy.gateway()
     }
-    pub(super) const fn address(&self) -> SocketAddr {
-        self.address
-    }
+
+    /// What to send beside the request line.
     pub(super) fn headers(&self) -> &[(String, String)] {
         &self.headers
     }
+
+    /// The whole request.
     pub(super) fn request(&self) -> &str {
         &self.request
     }
+
+    /// The request's URL.
     pub(super) fn url(&self) -> String {
-        format!("http://{}{}", self.address, variants::PATH)
+        format!("http://{}{PATH}", self.address())
     }
-    pub(super) fn served(&self) -> Result<process::Served> {
-        process::served(self.admin, &self.stat_prefix)
+
+    /// What Envoy has answered so far, by its own count.
+    pub(super) fn served(&self) -> Result<Served> {
+        process::served(self.envoy.admin(), &self.stat_prefix)
     }
 }
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+
+/// A YAML file as a tree.
+fn read(path: &Path) -> Result<Value> {
+    Ok(Bootstrap::read(path)?.document_mut().clone())
+}
+
+/// The variables that the demo policy names, for Envoy and the sidecar.
+fn environment() -> Vec<(String, String)> {
+    [("TRACSEQ_JWT_SECRET", SECRET), ("GATEWAY_SYNC_TOKEN", SYNC_TOKEN)]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+}
+
+/// Wraps a policy into the resource that Envoy loads, as users do.
+fn render(policy: &Value, resource: &Path, setting: &Setting<'_>) -> Result<()> {
+    let dir = resource.parent().context("the resource has no folder")?;
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    let bare = dir.with_file_name("policy.json");
+    write_whole(&bare, policy.to_string().as_bytes())?;
+    let module = setting.dist.join(build::FILTER);
+    let [bare, module, out] = [&bare, &module, resource].map(|path| path.display().to_string());
+    let said = sidecar::run(
+        &setting.dist.join(build::SIDECAR),
+        &["render", &bare, "--module", &module, "--out", &out],
+    )?;
+    if !said.ok {
+        bail!("`gateway-sidecar render` failed:\n{}", said.stderr.trim_end());
     }
+    Ok(())
+}
+
+fn start_sidecar(
+    setting: &Setting<'_>,
+    dir: &Path,
+    listen: SocketAddr,
+    envoy_admin: SocketAddr,
+) -> Result<Sidecar> {
+    Sidecar::start(sidecar::Options {
+        executable: setting.dist.join(build::SIDECAR),
+        dir: dir.to_owned(),
+        listen,
+        envoy_admin,
+        admin_token_file: dir.join("admin-token"),
+        environment: environment(),
+        arguments: Vec::new(),
+    })
 }

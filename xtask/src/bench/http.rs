@@ -12,6 +12,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest reply that is read: Envoy's filtered statistics stay far below.
 const REPLY_MAX: usize = 1 << 20;
 
+/// The head of a reply.
+pub(super) struct Answer {
+    /// The status.
+    pub(super) status: u16,
+    head: String,
+}
+
+impl Answer {
+    /// Whether the reply has a header of that name.
+    pub(super) fn has_header(&self, name: &str) -> bool {
+        value(&self.head, name).is_some()
+    }
+}
+
 /// One keep-alive connection.
 pub(super) struct Connection {
     stream: TcpStream,
@@ -28,8 +42,8 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(4096) })
     }
 
-    /// Sends a whole request and reads its whole reply; the status and the body's text.
-    pub(super) fn call(&mut self, request: &[u8]) -> Result<(u16, &[u8])> {
+    /// Sends a whole request and reads its whole reply.
+    pub(super) fn call(&mut self, request: &[u8]) -> Result<Answer> {
         let failed = |e: std::io::Error| anyhow!("reading a reply: {e}");
         self.stream.write_all(request).map_err(failed)?;
         self.buffer.clear();
@@ -40,10 +54,9 @@ impl Connection {
                 bail!("the connection was closed before the reply ended");
             }
             self.buffer.extend_from_slice(chunk.get(..read).unwrap_or_default());
-            if let Some((head, body)) = split(&self.buffer)? {
-                let text = self.buffer.get(..head).unwrap_or_default();
-                let status = status(text).ok_or_else(|| anyhow!("a reply without a status"))?;
-                return Ok((status, self.buffer.get(body..).unwrap_or_default()));
+            if let Some(head) = head(&self.buffer)? {
+                let status = status(&head).ok_or_else(|| anyhow!("a reply without a status"))?;
+                return Ok(Answer { status, head });
             }
             if self.buffer.len() > REPLY_MAX {
                 bail!("a reply of more than {REPLY_MAX} bytes");
@@ -65,7 +78,7 @@ pub(super) fn get(from: SocketAddr, path: &str) -> Result<String> {
     stream.take(limit).read_to_end(&mut reply).map_err(failed)?;
     let text = String::from_utf8_lossy(&reply);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    if status(head.as_bytes()) != Some(200) {
+    if status(head) != Some(200) {
         let first = head.lines().next().unwrap_or("nothing");
         bail!("GET http://{from}{path} was answered `{first}`");
     }
@@ -78,44 +91,46 @@ pub(super) fn request(host: SocketAddr, path: &str, headers: &[(String, String)]
     format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{extra}\r\n")
 }
 
-/// Where the head ends and the body begins, once the whole reply is there.
-fn split(reply: &[u8]) -> Result<Option<(usize, usize)>> {
-    let Some(head) = reply.windows(4).position(|w| w == b"\r\n\r\n") else {
+/// The head, once the whole reply is there.
+fn head(reply: &[u8]) -> Result<Option<String>> {
+    let Some(end) = reply.windows(4).position(|w| w == b"\r\n\r\n") else {
         return Ok(None);
     };
-    let text = String::from_utf8_lossy(reply.get(..head).unwrap_or_default());
-    let length = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        let is_length = name.eq_ignore_ascii_case("content-length");
-        is_length.then(|| value.trim().parse::<usize>().ok())?
-    });
+    let head = String::from_utf8_lossy(reply.get(..end).unwrap_or_default()).into_owned();
+    let length = value(&head, "content-length").and_then(|value| value.parse::<usize>().ok());
     let length = length.ok_or_else(|| anyhow!("a reply without content-length"))?;
-    let body = head.saturating_add(4);
-    Ok((reply.len() >= body.saturating_add(length)).then_some((head, body)))
+    let whole = end.saturating_add(4).saturating_add(length);
+    Ok((reply.len() >= whole).then_some(head))
+}
+
+/// The value of the first header of that name.
+fn value<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    fields.into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim())
 }
 
 /// The number of a status line.
-fn status(head: &[u8]) -> Option<u16> {
-    let line = head.split(|byte| *byte == b'\r').next()?;
-    std::str::from_utf8(line).ok()?.split(' ').nth(1)?.parse().ok()
+fn status(head: &str) -> Option<u16> {
+    head.split(' ').nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{split, status};
+    use super::{head, status, value};
 
     #[test]
     fn a_reply_is_whole_when_its_body_is() {
-        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
-        assert!(split(&head[..10]).unwrap().is_none());
-        assert!(split(head).unwrap().is_none());
-        let whole = [head.as_slice(), b"ok"].concat();
-        assert_eq!(split(&whole).unwrap(), Some((head.len() - 4, head.len())));
-        assert_eq!(status(head), Some(200));
+        let start = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+        assert!(head(&start[..10]).unwrap().is_none());
+        assert!(head(start).unwrap().is_none());
+        let whole = head(&[start.as_slice(), b"ok"].concat()).unwrap().unwrap();
+        assert_eq!(status(&whole), Some(200));
+        assert_eq!(value(&whole, "content-length"), Some("2"));
+        assert_eq!(value(&whole, "date"), None);
     }
 
     #[test]
     fn a_reply_without_a_length_is_refused() {
-        assert!(split(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+        assert!(head(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! On what, with what and when a run was made: numbers without it cannot be compared.
 
 use super::tools;
+use crate::build;
 use crate::workspace::{self, Workspace};
 use serde_json::{Value, json};
 use std::fs;
@@ -24,7 +25,7 @@ impl Circumstances {
             ("load generator", wrk_version(wrk)),
             ("upstream", upstream.to_owned()),
             ("commit", commit),
-            ("filter", module(&ctx.dist().join("gateway_filter.wasm"))),
+            ("filter", module(&ctx.dist().join(build::FILTER))),
         ])
     }
 
@@ -85,14 +86,9 @@ fn wrk_version(wrk: &Path) -> String {
 
 /// Size and a fingerprint of the wasm module.
 fn module(path: &Path) -> String {
-    use sha2::{Digest as _, Sha256};
-    use std::fmt::Write as _;
-    let Ok(bytes) = fs::read(path) else {
+    let Ok(meta) = fs::metadata(path) else {
         return "not built".to_owned();
     };
-    let mut text = format!("{} bytes, sha256 ", bytes.len());
-    for byte in Sha256::digest(&bytes).iter().take(8) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    let sum = first_line(Command::new("sha256sum").arg(path));
+    format!("{} bytes, sha256 {}", meta.len(), sum.get(..16).unwrap_or("unknown"))
 }

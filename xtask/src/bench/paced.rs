@@ -89,7 +89,7 @@ fn one_connection(offer: Offer<'_>, number: u32, start: Instant) -> Result<Paced
         if free_in_time {
             run.lateness.push(nanos(due.elapsed()));
         }
-        let (status, _) = connection.call(offer.request)?;
+        let status = connection.call(offer.request)?.status;
         run.latencies.push(nanos(due.elapsed()));
         if status != 200 {
             let (count, first) = run.refused.unwrap_or((0, status));

@@ -25,7 +25,7 @@ struct Bar {
 }
 
 /// The whole picture.
-pub(super) fn svg(all: &[Series], load: &Load) -> String {
+pub(super) fn svg(all: &[Series], load: Load) -> String {
     let cpu = all.iter().map(|series| bar(series, series.of(|sample| sample.cpu)));
     let tail = all.iter().map(|series| bar(series, percentiles(series)[2]));
     let rate = all.iter().map(|series| bar(series, series.of(|sample| sample.per_second)));
@@ -130,7 +130,7 @@ mod tests {
             resident_kib: 0,
         });
         let load = Load { rounds: 1, seconds: 1, rate: 100, connections: 1 };
-        let picture = svg(&all, &load);
+        let picture = svg(&all, load);
         assert_eq!(picture.matches("<rect x=").count(), 12);
         assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
     }

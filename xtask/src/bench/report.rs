@@ -7,7 +7,7 @@ use super::stats::Spread;
 use std::fmt::Write as _;
 
 /// The whole report.
-pub(super) fn markdown(all: &[Series], load: &Load, circumstances: &Circumstances) -> String {
+pub(super) fn markdown(all: &[Series], load: Load, circumstances: &Circumstances) -> String {
     let mut text = String::from("# Benchmark\n\n");
     for line in circumstances.lines() {
         let _ = writeln!(text, "{line}");
@@ -30,7 +30,7 @@ pub(super) fn markdown(all: &[Series], load: &Load, circumstances: &Circumstance
 }
 
 /// One row per variant.
-fn table(text: &mut String, all: &[Series], concurrency: u32, load: &Load) {
+fn table(text: &mut String, all: &[Series], concurrency: u32, load: Load) {
     let _ = writeln!(
         text,
         "| variant | Envoy CPU, µs/request | Δ router | × native chain | requests/s, saturated \

@@ -39,6 +39,11 @@ impl Variant {
             Self::Demo => "demo",
         }
     }
+
+    /// Whether our filter is in it.
+    pub(super) const fn is_ours(self) -> bool {
+        matches!(self, Self::Empty | Self::Demo)
+    }
 }
 
 /// A variant with a number of worker threads.
@@ -48,6 +53,13 @@ pub(super) struct Case {
     pub(super) variant: Variant,
     /// Envoy's `--concurrency`.
     pub(super) concurrency: u32,
+}
+
+impl Case {
+    /// As folders and messages call it.
+    pub(super) fn slug(self) -> String {
+        format!("{}-{}", self.variant.slug(), self.concurrency)
+    }
 }
 
 /// One round's numbers of one case. Times are microseconds.

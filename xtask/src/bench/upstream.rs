@@ -5,21 +5,20 @@
 
 use super::http;
 use super::tools;
-use anyhow::{Context as _, Result, bail};
-use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use test_harness::process::Process;
+use test_harness::{port, wait};
 
 /// nginx starts in milliseconds; a machine under load gets this long.
 const START: Duration = Duration::from_secs(10);
-/// Between two looks at whether it answers.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A running nginx; ends with this value.
 pub(super) struct Upstream {
-    child: Child,
+    process: Process,
     address: SocketAddr,
     version: String,
 }
@@ -28,23 +27,18 @@ impl Upstream {
     /// Starts nginx on a free port, with its files in `dir`, and waits until it answers.
     pub(super) fn start(nginx: &Path, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-        let address = free_address()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port::reserve()?));
         let config = dir.join("nginx.conf");
         fs::write(&config, text(address, dir)).context("writing nginx.conf")?;
-        let log = File::create(dir.join("nginx.log")).context("creating nginx.log")?;
-        let child = tools::command(nginx)
-            .arg("-p")
-            .arg(dir)
-            .arg("-c")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("starting {}", nginx.display()))?;
-        let mut upstream = Self { child, address, version: version(nginx) };
-        upstream.wait(&dir.join("nginx.log"))?;
-        Ok(upstream)
+        let mut command = tools::command(nginx);
+        command.arg("-p").arg(dir).arg("-c").arg(&config);
+        let mut process = Process::start("nginx", command, dir)?;
+        let answering = wait::until_true("nginx to answer", START, || {
+            process.must_run()?;
+            Ok(http::get(address, "/").is_ok())
+        });
+        answering.with_context(|| process.tail())?;
+        Ok(Self { process, address, version: version(nginx) })
     }
 
     /// Where it answers.
@@ -57,32 +51,10 @@ impl Upstream {
         &self.version
     }
 
-    fn wait(&mut self, log: &Path) -> Result<()> {
-        let deadline = Instant::now() + START;
-        while let Err(error) = http::get(self.address, "/") {
-            let ended = self.child.try_wait().context("waiting for nginx")?;
-            if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(log).unwrap_or_default();
-                bail!("nginx does not answer: {error:#}\n{}", log.trim_end());
-            }
-            std::thread::park_timeout(LOOK);
-        }
-        Ok(())
+    /// Whether it still runs: without it every answer is a 503.
+    pub(super) fn must_run(&mut self) -> Result<()> {
+        self.process.must_run()
     }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        // It is one process without state: nothing is lost by ending it at once.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A port that nobody listens on now.
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
-    listener.local_addr().context("no free port")
 }
 
 /// `nginx version: nginx/1.22.1`, printed on stderr.

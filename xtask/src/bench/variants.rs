@@ -3,6 +3,7 @@
 //! All of them lose the access log, the health check filter and the compressors, so that what differs
 //! is the work of the policy alone. The two without our filter lose the pinning wasm service too.
 
+use super::gateway::SECRET_JWK;
 use super::sample::Variant;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -16,31 +17,20 @@ const PLENTY: u32 = 1_000_000;
 /// Entries of the native token cache; ours is sized by the policy. One token is used here.
 const NATIVE_CACHE: u32 = 1000;
 
-/// What the native filters must know of the demo policy beside the policy itself.
-pub(super) struct Secrets<'a> {
-    /// The HS256 secret, base64url without padding: a JWK's `k`.
-    pub(super) jwk: &'a str,
-}
-
 /// Turns the adapted bootstrap into that of a variant.
-pub(super) fn set_up(
-    bootstrap: &mut Value,
-    variant: Variant,
-    policy: &Value,
-    secrets: &Secrets<'_>,
-) -> Result<()> {
+pub(super) fn set_up(bootstrap: &mut Value, variant: Variant, policy: &Value) -> Result<()> {
     let manager = connection_manager(bootstrap)?;
     manager.as_object_mut().context("no connection manager")?.remove("access_log");
     let filters = manager.get_mut("http_filters").and_then(Value::as_array_mut);
     let filters = filters.context("`http_filters` is not a list")?;
-    let ours = matches!(variant, Variant::Empty | Variant::Demo);
+    let ours = variant.is_ours();
     filters.retain(|filter| match filter.get("name").and_then(Value::as_str) {
         Some("envoy.filters.http.router") => true,
         Some("gateway") => ours,
         _ => false,
     });
     if variant == Variant::Native {
-        let chain = native_chain(policy, secrets)?;
+        let chain = native_chain(policy)?;
         filters.splice(0..0, chain);
         outlier_detection(bootstrap)?;
     }
@@ -92,7 +82,7 @@ fn outlier_detection(bootstrap: &mut Value) -> Result<()> {
 }
 
 /// IP lists, token, two limits, security headers: the demo policy in Envoy's own filters.
-fn native_chain(policy: &Value, secrets: &Secrets<'_>) -> Result<Vec<Value>> {
+fn native_chain(policy: &Value) -> Result<Vec<Value>> {
     let text = |pointer: &str| {
         let value = policy.pointer(pointer).and_then(Value::as_str);
         value.map(str::to_owned).with_context(|| format!("the demo policy has no `{pointer}`"))
@@ -102,7 +92,7 @@ fn native_chain(policy: &Value, secrets: &Secrets<'_>) -> Result<Vec<Value>> {
     let audience = text(&format!("{provider}/audiences/0"))?;
     Ok(vec![
         rbac(&text("/ip/deny/0")?)?,
-        jwt_authn(&issuer, &audience, secrets),
+        jwt_authn(&issuer, &audience),
         local_ratelimit(),
         header_mutation(),
     ])
@@ -123,8 +113,8 @@ fn rbac(cidr: &str) -> Result<Value> {
 }
 
 /// The same token, verified once and then found in the cache; the same claim handed on.
-fn jwt_authn(issuer: &str, audience: &str, secrets: &Secrets<'_>) -> Value {
-    let jwks = json!({ "keys": [{ "kty": "oct", "alg": "HS256", "k": secrets.jwk }] });
+fn jwt_authn(issuer: &str, audience: &str) -> Value {
+    let jwks = json!({ "keys": [{ "kty": "oct", "alg": "HS256", "k": SECRET_JWK }] });
     filter(
         "jwt_authn",
         "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
