@@ -228,7 +228,10 @@ fn a_host_that_calls_everything_genuine_changes_only_signature_verdicts() {
         let verdict = verifier.verify(&token_of(case), now_of(&corpus, case));
         match verdict {
             // All that may be accepted beyond the corpus is what only a signature decides.
-            Ok(_) => assert!(["accepted", "untrusted"].contains(&want), "{case}"),
+            Ok(_) => {
+                assert!(["accepted", "untrusted"].contains(&want), "{case}");
+                assert_ne!(case.get("form"), Some(&Value::Bool(true)), "{case}");
+            }
             Err(error) => {
                 let same = word(error) == want || want == "untrusted";
                 assert!(same, "{error:?} for {case}");
@@ -306,6 +309,8 @@ fn algorithms_and_keys_of_two_kinds_are_refused() {
     assert_eq!(path(&["RS256"], secret), [format!("{at}.algorithms")]);
     assert_eq!(path(&["HS256", "ES256"], secret), [format!("{at}.algorithms")]);
     assert_eq!(path(&["HS256", "RS256"], public), [format!("{at}.algorithms")]);
+    let unfit = &corpus["setups"]["rs"]["providers"][0]["keys"];
+    assert_eq!(path(&["ES256"], unfit), [format!("{at}.keys.jwks_inline.keys")]);
     let short = serde_json::json!({ "secret": "c2hvcnQ" });
     assert_eq!(path(&["HS256"], &short), [format!("{at}.keys.secret")]);
 }
