@@ -3,6 +3,7 @@
 mod document;
 mod log;
 mod render;
+mod serve;
 mod validate;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +20,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Mode {
+    /// Run beside Envoy: administration, health and metrics.
+    Serve(Serve),
     /// Check policies: bare ones, and those inside Envoy or Istio YAML.
     Validate {
         /// The file.
@@ -28,6 +31,27 @@ enum Mode {
     Schema,
     /// Wrap a bare policy into the resource that Envoy loads.
     Render(Render),
+}
+
+#[derive(clap::Args)]
+struct Serve {
+    /// Address and port; port 0 is any free one.
+    #[arg(long, env = "GATEWAY_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9902")]
+    listen: String,
+    /// Envoy's admin interface.
+    #[arg(
+        long,
+        env = "GATEWAY_ENVOY_ADMIN",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9901"
+    )]
+    envoy_admin: String,
+    /// The token that changes need; made when the file is not there.
+    #[arg(long, env = "GATEWAY_ADMIN_TOKEN_FILE", value_name = "PATH")]
+    admin_token_file: Option<PathBuf>,
+    /// The token of the filter; else it is in GATEWAY_SYNC_TOKEN.
+    #[arg(long, env = "GATEWAY_SYNC_TOKEN_FILE", value_name = "PATH")]
+    sync_token_file: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -50,6 +74,7 @@ struct Render {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().mode {
+        Mode::Serve(options) => serve_requests(options),
         Mode::Validate { file } => validate_file(&file),
         Mode::Schema => print(&format!("{:#}\n", policy::config::schema())),
         Mode::Render(options) => render_file(options),
@@ -61,6 +86,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn serve_requests(options: Serve) -> Result<(), String> {
+    log::start();
+    let given = serve::settings::Given {
+        listen: options.listen,
+        envoy_admin: options.envoy_admin,
+        admin_token_file: options.admin_token_file,
+        sync_token_file: options.sync_token_file,
+        // Not an argument: those can be seen by everybody on the machine.
+        sync_token: std::env::var("GATEWAY_SYNC_TOKEN").ok(),
+    };
+    let settings = given.check().map_err(|mistakes| mistakes.join("\n"))?;
+    runtime()?.block_on(async { serve::serve(settings, stop_signal()?).await })
 }
 
 fn print(text: &str) -> Result<(), String> {
@@ -111,10 +150,12 @@ fn render_file(options: Render) -> Result<(), String> {
         let files = render::watch::Files { policy: options.file, module: options.module, out };
         log::start();
         return runtime()?.block_on(async {
+            let stop = stop_signal()?;
             tokio::select! {
-                () = render::watch::watch(&files, text) => Ok(()),
-                ended = stop_signal() => ended,
+                () = render::watch::watch(&files, text) => {}
+                () = stop => {}
             }
+            Ok(())
         });
     }
     Ok(())
@@ -128,15 +169,16 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
         .map_err(|error| format!("cannot start: {error}"))
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn stop_signal() -> Result<(), String> {
+/// Listens for SIGTERM and SIGINT from now on; the future ends with the first.
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
-    let (mut terminate, mut interrupt) =
-        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -4,7 +4,7 @@
 //! fractions and booleans of words such as `off`, and a policy must reach the filter as written.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod watch;
 
 use crate::document::scalar::Reader;

@@ -1,0 +1,128 @@
+//! The serving mode: one listener for the filter's poll, for administrators and for scrapers.
+//!
+//! Reads no environment and holds no rule of the gateway: it carries orders to the filter, and shows
+//! what filter and Envoy say.
+
+mod breakers;
+mod channel;
+mod connections;
+mod envoy;
+mod exposition;
+mod guard;
+mod health;
+mod metrics;
+mod problem;
+pub(crate) mod settings;
+mod stats;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use channel::Channel;
+use envoy::Envoy;
+use guard::Token;
+use health::Board;
+use problem::Problem;
+use settings::Settings;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::info;
+
+/// What all handlers share.
+struct App {
+    listen: SocketAddr,
+    loopback: bool,
+    admin_token: Token,
+    sync_token: Token,
+    envoy: Envoy,
+    channel: Channel,
+    board: Board,
+    in_flight: Semaphore,
+    complaints: Complaints,
+}
+
+impl App {
+    fn new(settings: Settings, listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            loopback: listen.ip().is_loopback(),
+            admin_token: settings.admin_token,
+            sync_token: settings.sync_token,
+            envoy: Envoy::new(&settings.envoy_admin),
+            channel: Channel::new(),
+            board: Board::new(),
+            in_flight: Semaphore::new(guard::IN_FLIGHT_MAX),
+            complaints: Complaints::default(),
+        }
+    }
+}
+
+fn router(app: &Arc<App>) -> Router {
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/health", get(health::health))
+        .route("/metrics", get(metrics::metrics))
+        .route(policy::sync::PATH, post(sync::sync))
+        .route("/gateway/circuit-breakers", get(breakers::list))
+        .route("/gateway/circuit-breakers/reset", post(breakers::reset_all))
+        .route("/gateway/circuit-breakers/{service}", get(breakers::one))
+        .route("/gateway/circuit-breakers/{service}/reset", post(breakers::reset))
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .fallback(async || Problem::NotFound)
+        .layer(from_fn_with_state(Arc::clone(app), guard::guard))
+        .with_state(Arc::clone(app))
+}
+
+/// Serves until `stop` ends, then lets what is under way finish.
+///
+/// # Errors
+/// When it cannot listen.
+pub(crate) async fn serve(
+    settings: Settings,
+    stop: impl Future<Output = ()>,
+) -> Result<(), String> {
+    let wanted = settings.listen;
+    let listener = TcpListener::bind(wanted).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("--listen: {wanted} is in use by another process; choose another port, or 0")
+        }
+        _ => format!("--listen: {wanted}: {error}"),
+    })?;
+    let listen = listener.local_addr().map_err(|error| format!("--listen: {error}"))?;
+    let app = Arc::new(App::new(settings, listen));
+    health::start(&app);
+    info!(address = %listen, version = env!("CARGO_PKG_VERSION"), "listening");
+    let router = router(&app);
+    let stop = async {
+        stop.await;
+        info!("stopping");
+        app.channel.stop();
+    };
+    connections::accept(listener, router, stop).await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Log lines about a client's mistake, which it repeats with every poll: one now and then is enough.
+#[derive(Debug, Default)]
+struct Complaints(Mutex<Option<Instant>>);
+
+impl Complaints {
+    /// Between two lines.
+    const QUIET: Duration = Duration::from_secs(10);
+
+    fn say(&self, line: impl FnOnce()) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|at| at.elapsed() >= Self::QUIET) {
+            *last = Some(Instant::now());
+            line();
+        }
+    }
+}

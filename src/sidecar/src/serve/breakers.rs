@@ -1,0 +1,224 @@
+//! Circuit breakers over HTTP: what they are, from Envoy's statistics; and their reset, which is
+//! done when the filter says so.
+
+use super::App;
+use super::channel::{QueueFull, Taken};
+use super::guard::{RequestId, require_admin};
+use super::problem::{Problem, json_reply};
+use super::stats::Stats;
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use policy::sync::{Action, DoneOutcome};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::info;
+
+/// How long an administrator waits for the filter. It answers within milliseconds or is gone.
+const DONE_WITHIN: Duration = Duration::from_secs(5);
+/// How long Envoy may take to print its statistics.
+const STATS_WITHIN: Duration = Duration::from_secs(2);
+/// Longest name of a service, generous for Istio's `outbound|80||host` names.
+const SERVICE_MAX: usize = 512;
+/// The gauge that has a 1 for the state that a breaker is in.
+const STATE: &str = "gateway_breaker_state";
+
+/// `GET /gateway/circuit-breakers`.
+pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let stats = stats(&app).await?;
+    let breakers: Vec<Value> =
+        services(&stats).into_iter().map(|service| describe(&stats, service)).collect();
+    Ok(json_reply(StatusCode::OK, &json!({ "breakers": breakers })))
+}
+
+/// `GET /gateway/circuit-breakers/{service}`.
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    Path(service): Path<String>,
+) -> Result<Response, Problem> {
+    let stats = stats(&app).await?;
+    if !services(&stats).contains(&service.as_str()) {
+        return Err(Problem::UnknownBreaker(service));
+    }
+    Ok(json_reply(StatusCode::OK, &describe(&stats, &service)))
+}
+
+/// `POST /gateway/circuit-breakers/{service}/reset`.
+pub(super) async fn reset(
+    State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    Path(service): Path<String>,
+) -> Result<Response, Problem> {
+    require_admin(&app, &headers)?;
+    if service.len() > SERVICE_MAX {
+        return Err(Problem::UnknownBreaker(service.chars().take(SERVICE_MAX).collect()));
+    }
+    let order = order(&app, &service);
+    match settle(&app, &service, order, &id).await {
+        Outcome::Done(DoneOutcome::Applied) => {
+            let state = match stats(&app).await {
+                Ok(stats) => describe(&stats, &service),
+                // The filter has said that it is closed; Envoy's numbers are a courtesy.
+                Err(_) => json!({ "service": service, "state": "closed" }),
+            };
+            Ok(json_reply(StatusCode::OK, &state))
+        }
+        Outcome::Done(DoneOutcome::Unknown) => Err(Problem::UnknownBreaker(service)),
+        Outcome::Done(DoneOutcome::Failed) => Err(Problem::NotApplied),
+        Outcome::Waits(command, reason) => {
+            let body = json!({
+                "service": service, "status": "accepted", "command": command, "reason": reason,
+            });
+            Ok(json_reply(StatusCode::ACCEPTED, &body))
+        }
+        Outcome::Full => Err(Problem::QueueFull),
+        Outcome::Stopping => Err(Problem::Stopping),
+    }
+}
+
+/// `POST /gateway/circuit-breakers/reset`: every breaker that Envoy knows of.
+pub(super) async fn reset_all(
+    State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    require_admin(&app, &headers)?;
+    let before = stats(&app).await?;
+    let names = services(&before);
+    let orders: Vec<_> = names.iter().map(|service| (*service, order(&app, service))).collect();
+    let mut waits = false;
+    let mut results = Vec::new();
+    for (service, order) in orders {
+        let mut result = Map::new();
+        result.insert("service".into(), service.into());
+        let outcome = match settle(&app, service, order, &id).await {
+            Outcome::Done(DoneOutcome::Applied) => "applied",
+            Outcome::Done(DoneOutcome::Unknown) => "unused",
+            Outcome::Done(DoneOutcome::Failed) => "failed",
+            Outcome::Waits(command, reason) => {
+                waits = true;
+                result.insert("command".into(), command.into());
+                result.insert("reason".into(), reason.into());
+                "accepted"
+            }
+            Outcome::Full => return Err(Problem::QueueFull),
+            Outcome::Stopping => return Err(Problem::Stopping),
+        };
+        result.insert("status".into(), outcome.into());
+        results.push(result);
+    }
+    if results.iter().any(|result| result.get("status") == Some(&"failed".into())) {
+        return Err(Problem::NotApplied);
+    }
+    if let (false, Ok(after)) = (waits, stats(&app).await) {
+        for result in &mut results {
+            let state =
+                result.get("service").and_then(Value::as_str).map(|name| state(&after, name));
+            result.insert("state".into(), state.into());
+        }
+    }
+    let code = if waits { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok(json_reply(code, &json!({ "breakers": results })))
+}
+
+/// A command that was put into the queue.
+struct Order {
+    taken: Taken,
+    connected: bool,
+}
+
+enum Outcome {
+    Done(DoneOutcome),
+    Waits(u64, &'static str),
+    Full,
+    Stopping,
+}
+
+fn order(app: &App, service: &str) -> Result<Order, QueueFull> {
+    let connected = app.channel.status().connected;
+    let taken = app.channel.put(Action::ResetBreaker { service: service.to_owned() })?;
+    Ok(Order { taken, connected })
+}
+
+/// Waits for the filter where there is one, and writes the audit line.
+async fn settle(
+    app: &App,
+    service: &str,
+    order: Result<Order, QueueFull>,
+    RequestId(request_id): &RequestId,
+) -> Outcome {
+    let (command, outcome) = match order {
+        Err(QueueFull) => (0, Outcome::Full),
+        Ok(Order { taken: Taken { id, .. }, connected: false }) if !app.channel.is_stopping() => {
+            (id, Outcome::Waits(id, "no filter is connected: applied when one connects"))
+        }
+        Ok(Order { taken: Taken { id, done }, .. }) => {
+            let outcome = match tokio::time::timeout(DONE_WITHIN, done).await {
+                Ok(Ok(done)) => Outcome::Done(done),
+                Ok(Err(_)) => Outcome::Stopping,
+                Err(_) => Outcome::Waits(id, "the filter has not answered yet: it stays queued"),
+            };
+            (id, outcome)
+        }
+    };
+    let said = match &outcome {
+        Outcome::Done(DoneOutcome::Applied) => "applied",
+        Outcome::Done(DoneOutcome::Unknown) => "no breaker",
+        Outcome::Done(DoneOutcome::Failed) => "failed",
+        Outcome::Waits(..) => "queued",
+        Outcome::Full => "refused: queue full",
+        Outcome::Stopping => "unknown: the sidecar stops",
+    };
+    info!(
+        audit = true,
+        request_id,
+        who = "admin-token",
+        what = "reset-breaker",
+        service,
+        command,
+        outcome = said,
+        "change ordered"
+    );
+    outcome
+}
+
+async fn stats(app: &App) -> Result<Stats, Problem> {
+    app.envoy.stats(STATS_WITHIN).await.map_err(Problem::EnvoyUnavailable)
+}
+
+fn services(stats: &Stats) -> Vec<&str> {
+    stats.label_values(STATE, "service")
+}
+
+/// Where no state has a 1 nobody has called the service yet, and its breaker lets traffic flow.
+fn state(stats: &Stats, service: &str) -> &'static str {
+    let is = |state| stats.get(STATE, &[("service", service), ("state", state)]).unwrap_or(0) > 0;
+    if is("open") {
+        "open"
+    } else if is("half_open") {
+        "half_open"
+    } else {
+        "closed"
+    }
+}
+
+fn describe(stats: &Stats, service: &str) -> Value {
+    let count = |metric: &str, label: &str| {
+        let mut counts = Map::new();
+        for value in stats.label_values(metric, label) {
+            if let Some(count) = stats.get(metric, &[("service", service), (label, value)]) {
+                counts.insert(value.to_owned(), count.into());
+            }
+        }
+        Value::Object(counts)
+    };
+    json!({
+        "service": service,
+        "state": state(stats, service),
+        "calls": count("gateway_breaker_calls_total", "kind"),
+        "transitions": count("gateway_breaker_transitions_total", "to"),
+    })
+}

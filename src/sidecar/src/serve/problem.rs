@@ -1,0 +1,196 @@
+//! Every error reply of the sidecar, in one place: `application/problem+json` (RFC 9457).
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use policy::sync::PROTOCOL;
+use serde_json::json;
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// No such path.
+    NotFound,
+    /// The path has other methods.
+    MethodNotAllowed,
+    /// The `Host` is none that this listener answers to: a page whose name was rebound to it.
+    Misdirected,
+    /// No token, or not the right one.
+    Unauthorized(Realm),
+    /// The body is not what it should be.
+    BadRequest(String),
+    /// The body is too large.
+    TooLarge,
+    /// The body took too long.
+    BodyTimeout,
+    /// The handler took too long.
+    Timeout,
+    /// More requests at once than the sidecar works on.
+    Busy,
+    /// The filter speaks another version of the synchronisation protocol.
+    Protocol(u32),
+    /// Nothing is known of a breaker with this name.
+    UnknownBreaker(String),
+    /// Envoy's admin interface did not answer.
+    EnvoyUnavailable(String),
+    /// The filter could not change its shared state.
+    NotApplied,
+    /// Too many commands wait for the filter.
+    QueueFull,
+    /// The sidecar is about to end.
+    Stopping,
+}
+
+/// Which token was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Realm {
+    /// The administrator's.
+    Admin,
+    /// The filter's.
+    Sync,
+}
+
+/// Seconds after which a busy or stopping sidecar may be asked again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+impl Problem {
+    /// Status, code, title and detail.
+    fn parts(&self) -> (StatusCode, &'static str, &'static str, String) {
+        match self {
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "not-found",
+                "Not Found",
+                "There is nothing at this path.".into(),
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "Method Not Allowed",
+                "This path has other methods; see the header Allow.".into(),
+            ),
+            Self::Misdirected => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "host-not-allowed",
+                "Misdirected Request",
+                "On loopback the Host must be localhost, 127.0.0.1 or [::1].".into(),
+            ),
+            Self::Unauthorized(Realm::Admin) => (
+                StatusCode::UNAUTHORIZED,
+                "admin-token-required",
+                "Unauthorized",
+                "Send `Authorization: Bearer` with the token of the admin token file.".into(),
+            ),
+            Self::Unauthorized(Realm::Sync) => (
+                StatusCode::UNAUTHORIZED,
+                "sync-token-required",
+                "Unauthorized",
+                "Filter and sidecar need the same synchronisation token.".into(),
+            ),
+            Self::BadRequest(what) => {
+                (StatusCode::BAD_REQUEST, "body-malformed", "Bad Request", what.clone())
+            }
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "Content Too Large",
+                format!("A body may have {} bytes.", super::guard::BODY_MAX),
+            ),
+            Self::BodyTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "body-timeout",
+                "Request Timeout",
+                "The body did not arrive in time.".into(),
+            ),
+            other => other.server_parts(),
+        }
+    }
+
+    fn server_parts(&self) -> (StatusCode, &'static str, &'static str, String) {
+        let unavailable = |code, detail: String| {
+            (StatusCode::SERVICE_UNAVAILABLE, code, "Service Unavailable", detail)
+        };
+        match self {
+            Self::Protocol(other) => (
+                StatusCode::CONFLICT,
+                "protocol-mismatch",
+                "Conflict",
+                format!(
+                    "The filter speaks version {other} of the synchronisation protocol, this \
+                     sidecar version {PROTOCOL}: install both from one release."
+                ),
+            ),
+            Self::UnknownBreaker(service) => (
+                StatusCode::NOT_FOUND,
+                "breaker-unknown",
+                "Not Found",
+                format!("The service `{service}` has no breaker, or has not been called yet."),
+            ),
+            Self::EnvoyUnavailable(why) => {
+                unavailable("envoy-unavailable", format!("Envoy's admin interface: {why}."))
+            }
+            Self::NotApplied => unavailable(
+                "state-unavailable",
+                "The filter could not change its shared state; nothing has changed.".into(),
+            ),
+            Self::QueueFull => unavailable(
+                "queue-full",
+                "Too many commands wait for the filter; this one was not taken.".into(),
+            ),
+            Self::Busy => unavailable("busy", "Too many requests at once.".into()),
+            Self::Stopping => unavailable(
+                "stopping",
+                "The sidecar stops; the command may not have been applied.".into(),
+            ),
+            _ => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "timeout",
+                "Gateway Timeout",
+                "The answer could not be had in time.".into(),
+            ),
+        }
+    }
+}
+
+impl Problem {
+    /// The reply, with what only the outermost layer knows.
+    pub(super) fn reply(&self, instance: &str, request_id: &str) -> Response {
+        let (status, code, title, detail) = self.parts();
+        let body = json!({
+            "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail,
+            "instance": instance, "code": code, "request_id": request_id,
+        });
+        let mut response = json_reply(status, &body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self {
+            Self::Unauthorized(_) => {
+                let value = HeaderValue::from_static("Bearer realm=\"gateway-sidecar\"");
+                headers.insert(header::WWW_AUTHENTICATE, value);
+            }
+            Self::Busy | Self::Stopping | Self::QueueFull | Self::NotApplied => {
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// A reply without a body, which the outermost layer writes: see [`Problem::reply`].
+    fn into_response(self) -> Response {
+        let mut response = self.parts().0.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// A JSON body that nobody keeps a copy of.
+pub(crate) fn json_reply(status: StatusCode, body: &serde_json::Value) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    (status, headers, format!("{body}\n")).into_response()
+}

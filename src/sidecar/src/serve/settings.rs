@@ -1,0 +1,174 @@
+//! The settings of `serve`, checked all at once.
+
+use super::guard::Token;
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Shortest token: what `openssl rand -hex 8` gives can still not be guessed over a network.
+const TOKEN_MIN: usize = 16;
+/// Longest token: it must fit a header.
+const TOKEN_MAX: usize = 4096;
+/// Random bytes of a token that is made here.
+const TOKEN_BYTES: usize = 32;
+
+/// As they were given.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// `--listen`.
+    pub(crate) listen: String,
+    /// `--envoy-admin`.
+    pub(crate) envoy_admin: String,
+    /// `--admin-token-file`.
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// `--sync-token-file`.
+    pub(crate) sync_token_file: Option<PathBuf>,
+    /// `GATEWAY_SYNC_TOKEN`; the file wins.
+    pub(crate) sync_token: Option<String>,
+}
+
+/// As they are used.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Where to listen; port 0 is any free one.
+    pub(crate) listen: SocketAddr,
+    /// Host and port of Envoy's admin interface.
+    pub(crate) envoy_admin: String,
+    /// What administrators send.
+    pub(crate) admin_token: Token,
+    /// What the filter sends.
+    pub(crate) sync_token: Token,
+}
+
+impl Given {
+    /// Checks everything. The file of the admin token is made when it is not there.
+    ///
+    /// # Errors
+    /// Every mistake, each with the setting that it is about.
+    pub(crate) fn check(self) -> Result<Settings, Vec<String>> {
+        let listen = self.listen.parse::<SocketAddr>().map_err(|_| {
+            format!("--listen: `{}` is no address; allowed: as 127.0.0.1:9902", self.listen)
+        });
+        let envoy_admin = authority(&self.envoy_admin);
+        let admin_token = match &self.admin_token_file {
+            Some(file) => admin_token(file),
+            None => Err("--admin-token-file (GATEWAY_ADMIN_TOKEN_FILE): is not set; allowed: a \
+                         file, which is made with a random token when it is not there"
+                .to_owned()),
+        };
+        let sync_token = match (&self.sync_token_file, self.sync_token) {
+            (Some(file), _) => token_of("--sync-token-file", file),
+            (None, Some(text)) => token("GATEWAY_SYNC_TOKEN", &text),
+            (None, None) => Err("--sync-token-file: is not set, nor is the variable \
+                                 GATEWAY_SYNC_TOKEN; allowed: the token that the policy's \
+                                 `sidecar.token` names"
+                .to_owned()),
+        };
+        match (listen, envoy_admin, admin_token, sync_token) {
+            (Ok(listen), Ok(envoy_admin), Ok(admin_token), Ok(sync_token)) => {
+                Ok(Settings { listen, envoy_admin, admin_token, sync_token })
+            }
+            (listen, envoy_admin, admin_token, sync_token) => {
+                let errors = [listen.err(), envoy_admin.err(), admin_token.err(), sync_token.err()];
+                Err(errors.into_iter().flatten().collect())
+            }
+        }
+    }
+}
+
+fn authority(url: &str) -> Result<String, String> {
+    let refuse =
+        || format!("--envoy-admin: `{url}` is not understood; allowed: as http://127.0.0.1:9901");
+    let authority = url.strip_prefix("http://").ok_or_else(refuse)?;
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let parsed: axum::http::uri::Authority = authority.parse().map_err(|_| refuse())?;
+    if parsed.host().is_empty() || parsed.as_str().contains('@') {
+        return Err(refuse());
+    }
+    Ok(authority.to_owned())
+}
+
+fn admin_token(file: &Path) -> Result<Token, String> {
+    let say =
+        |error: &dyn std::fmt::Display| format!("--admin-token-file: {}: {error}", file.display());
+    let mut bytes = [0; TOKEN_BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| say(&error))?;
+    let made: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut options = fs::OpenOptions::new();
+    match options.write(true).create_new(true).mode(0o600).open(file) {
+        Ok(mut new) => {
+            new.write_all(format!("{made}\n").as_bytes()).map_err(|error| say(&error))?;
+            Ok(Token::new(made.into_bytes()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            token_of("--admin-token-file", file)
+        }
+        Err(error) => Err(say(&error)),
+    }
+}
+
+fn token_of(setting: &str, file: &Path) -> Result<Token, String> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| format!("{setting}: {}: {error}", file.display()))?;
+    token(&format!("{setting}: {}", file.display()), &text)
+}
+
+fn token(setting: &str, text: &str) -> Result<Token, String> {
+    let text = text.trim();
+    if !(TOKEN_MIN..=TOKEN_MAX).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_graphic())
+    {
+        return Err(format!(
+            "{setting}: the token has {} bytes; allowed: {TOKEN_MIN} to {TOKEN_MAX} visible ASCII \
+             characters",
+            text.len()
+        ));
+    }
+    Ok(Token::new(text.as_bytes().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::tests::Directory;
+
+    fn given(directory: &Directory) -> Given {
+        Given {
+            listen: "127.0.0.1:0".into(),
+            envoy_admin: "http://127.0.0.1:9901/".into(),
+            admin_token_file: Some(directory.0.join("token")),
+            sync_token_file: None,
+            sync_token: Some("0123456789abcdef".into()),
+        }
+    }
+
+    #[test]
+    fn the_admin_token_is_made_once_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = Directory::new();
+        let first = given(&directory).check().unwrap();
+        let file = directory.0.join("token");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(text.trim().len(), 2 * TOKEN_BYTES);
+        given(&directory).check().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        assert_eq!(first.envoy_admin, "127.0.0.1:9901");
+        assert!(!format!("{first:?}").contains(text.trim()));
+    }
+
+    #[test]
+    fn all_mistakes_are_said_at_once() {
+        let wrong = Given {
+            listen: "here".into(),
+            envoy_admin: "https://x".into(),
+            admin_token_file: None,
+            sync_token_file: None,
+            sync_token: Some("short".into()),
+        };
+        let said = wrong.check().unwrap_err();
+        assert_eq!(said.len(), 4, "{said:#?}");
+        assert!(said[3].starts_with("GATEWAY_SYNC_TOKEN: the token has 5 bytes"));
+    }
+}
