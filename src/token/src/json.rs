@@ -100,3 +100,80 @@ impl<'de> Visitor<'de> for Strict {
         Ok(Value::Object(members))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    /// A JSON-like text from a seed: mostly well-formed, with a bad spot here and there.
+    fn text(state: &mut u64, levels: u8) -> String {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        let pick = *state % 23;
+        let leaf = [
+            "1",
+            "-0",
+            "1.5e3",
+            "01",
+            "1e400",
+            "null",
+            "true",
+            "tru",
+            "\"a\"",
+            "\"\\u0061\"",
+            "\"\\ud800\"",
+            "\"\"",
+            "[]",
+            "{}",
+            "\"\\n\"",
+            "18446744073709551616",
+            " 7 ",
+            "",
+        ];
+        if let Some(leaf) = leaf.get(pick as usize).filter(|_| levels == 0 || pick < 9) {
+            return String::from(*leaf);
+        }
+        let (one, two) = (text(state, levels.saturating_sub(1)), text(state, levels / 2));
+        match pick % 4 {
+            0 => format!("[{one},{two}]"),
+            1 => format!("{{\"a\":{one},\"\\u0061\":{two}}}"),
+            2 => format!("{{\"a\":{one},\"b\":{two}}}"),
+            _ => format!("{{\"a\":{one},\"c\":[{two}]}}"),
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_what_serde_json_reads_unless_a_member_comes_twice() {
+        let (mut read, mut refused) = (0, 0);
+        for seed in 1..20_000_u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let text = text(&mut state, 4);
+            let lax: Option<Map<String, Value>> = serde_json::from_str(&text).ok();
+            let twice = text.contains("\\u0061\":");
+            match object(text.as_bytes()) {
+                Some(members) => {
+                    assert_eq!(Some(members), lax, "{text}");
+                    assert!(!twice, "{text}");
+                    read += 1;
+                }
+                None => {
+                    assert!(lax.is_none() || twice, "{text}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(read > 500 && refused > 500, "{read} read, {refused} refused");
+    }
+
+    #[test]
+    fn nesting_ends_at_the_stated_depth() {
+        let nested = |levels: usize| {
+            format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1))
+        };
+        let deepest = usize::from(DEPTH_MAX);
+        assert!(object(nested(deepest).as_bytes()).is_some());
+        assert!(object(nested(deepest + 1).as_bytes()).is_none());
+    }
+}

@@ -37,7 +37,8 @@
 //!
 //! Expired: from `exp + clock_skew` on. Not yet valid: before `nbf - clock_skew` or
 //! `iat - clock_skew`. Fractions of seconds count; what does not fit in 64 bits of nanoseconds is the
-//! end of time, and never wraps.
+//! end of time, and never wraps. An `exp` in milliseconds lies far ahead and is accepted, unless
+//! `max_lifetime` is set: set it.
 //!
 //! Keys unavailable: the provider's secret is empty, which only a check away from the gateway gives.
 //!

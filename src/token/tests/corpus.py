@@ -209,7 +209,9 @@ SETUPS = {
     },
     "rfc-hs": {"providers": [provider(["HS256"], {"secret": RFC_HS_KEY}, **JOE)]},
     "rfc-rs": {
-        "providers": [provider(["RS256"], jwks({"kty": "RSA", "n": RFC_RSA_N, "e": "AQAB"}), **JOE)]
+        "providers": [
+            provider(["RS256"], jwks({"kty": "RSA", "n": RFC_RSA_N, "e": "AQAB"}), **JOE)
+        ]
     },
     "rfc-es": {"providers": [provider(["ES256"], jwks(RFC_EC_KEY), **JOE)]},
 }
@@ -236,7 +238,10 @@ def rfc():
         "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0"
         "cnVlfQ"
     )
-    a1 = f"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{joe}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+    a1 = (
+        f"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{joe}."
+        "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+    )
     a2 = (
         f"eyJhbGciOiJSUzI1NiJ9.{joe}."
         "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W"
@@ -252,42 +257,18 @@ def rfc():
         case("rfc7515", f"{name} before its exp", setup, tok, ACCEPTED, now=1300819379)
         case("rfc7515", f"{name} at its exp", setup, tok, EXPIRED, now=1300819380)
         case("rfc7515", f"{name} today", setup, tok, EXPIRED)
-        head, body, _ = tok.split(".")
-        case(
-            "rfc7515",
-            f"{name} other signature",
-            setup,
-            (
-                f"{head}.{body}.{a1.split('.')[2]}"
-                if setup != "rfc-hs"
-                else f"{head}.{body}.{a3.split('.')[2]}"
-            ),
-            UNTRUSTED,
-            now=1300819379,
-        )
+        other = (a3 if tok == a1 else a1).split(".")[2]
+        mixed = ".".join([*tok.split(".")[:2], other])
+        case("rfc7515", f"{name} other signature", setup, mixed, UNTRUSTED, now=1300819379)
     case("rfc7515", "A.5", "rfc-hs", f"eyJhbGciOiJub25lIn0.{joe}.", MALFORMED, now=1300819379)
-    case(
-        "rfc7515",
-        "A.6 JSON serialisation",
-        "rfc-rs",
-        json.dumps({"payload": joe, "signatures": []}),
-        MALFORMED,
-    )
-    case(
-        "rfc7515",
-        "A.7 flattened",
-        "rfc-es",
-        json.dumps({"payload": joe, "protected": "eyJhbGciOiJFUzI1NiJ9", "signature": "DtEh"}),
-        MALFORMED,
-    )
-    case(
-        "rfc8037",
-        "A.4",
-        "es",
-        "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09"
-        "PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
-        MALFORMED,
-    )
+    case("rfc7515", "A.6 JSON serialisation", "rfc-rs",
+         json.dumps({"payload": joe, "signatures": []}), MALFORMED)
+    case("rfc7515", "A.7 flattened", "rfc-es",
+         json.dumps({"payload": joe, "protected": "eyJhbGciOiJFUzI1NiJ9", "signature": "DtEh"}),
+         MALFORMED)
+    case("rfc8037", "A.4", "es",
+         "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09"
+         "PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg", MALFORMED)
 
 
 def good():
@@ -298,13 +279,8 @@ def good():
     for extra in ("jku", "x5u"):
         head = RS | {extra: "https://evil.example/keys"}
         case("good", f"{extra} is not looked at", "rs", token(head, claims(), sign_rs), ACCEPTED)
-    case(
-        "good",
-        "x5c is not looked at",
-        "rs",
-        token(RS | {"x5c": ["AAAA"]}, claims(), sign_rs),
-        ACCEPTED,
-    )
+    case("good", "x5c is not looked at", "rs", token(RS | {"x5c": ["AAAA"]}, claims(), sign_rs),
+         ACCEPTED)
     for number in range(16):
         # r and s of all lengths of DER, with and without a sign byte.
         made = token(ES, claims(jti=str(number)), sign_es)
@@ -317,32 +293,21 @@ def same_for_all():
         for name, more, want in (
             ("iat and nbf", {"iat": NOW, "nbf": NOW - 5}, ACCEPTED),
             ("fractions", {"iat": NOW - 0.5, "nbf": 0.5, "exp": NOW + 0.5}, ACCEPTED),
-            ("iat in the future", {"iat": NOW + 9}, EARLY),
-            ("nbf in the future", {"nbf": 2**40}, EARLY),
-            ("expired", {"exp": NOW}, EXPIRED),
-            ("exp 0", {"exp": 0}, EXPIRED),
-            ("exp -1", {"exp": -1}, MALFORMED),
-            ("iat -1", {"iat": -1}, MALFORMED),
-            ("exp 2^64", {"exp": 2**64}, ACCEPTED),
-            ("exp 1e300", {"exp": 1e300}, ACCEPTED),
-            ("nonce", {"nonce": "n"}, ACCEPTED),
-            ("nonce 1", {"nonce": 1}, MALFORMED),
-            ("jti", {"jti": "j"}, ACCEPTED),
-            ("claim kid", {"kid": "k"}, ACCEPTED),
+            ("iat in the future", {"iat": NOW + 9}, EARLY), ("nbf 2^40", {"nbf": 2**40}, EARLY),
+            ("expired", {"exp": NOW}, EXPIRED), ("exp 0", {"exp": 0}, EXPIRED),
+            ("exp -1", {"exp": -1}, MALFORMED), ("iat -1", {"iat": -1}, MALFORMED),
+            ("exp 2^64", {"exp": 2**64}, ACCEPTED), ("exp 1e300", {"exp": 1e300}, ACCEPTED),
+            ("nonce", {"nonce": "n"}, ACCEPTED), ("nonce 1", {"nonce": 1}, MALFORMED),
+            ("jti", {"jti": "j"}, ACCEPTED), ("claim kid", {"kid": "k"}, ACCEPTED),
             ("other claims", {"a": None, "b": [1, {"c": 1.5}], "\u00e9": "\U0001f600"}, ACCEPTED),
-            ("aud", {"aud": "x"}, UNTRUSTED),
-            ("aud []", {"aud": []}, UNTRUSTED),
-            ("aud list", {"aud": ["x", "me"]}, ACCEPTED),
-            ("iss", {"iss": "x"}, UNTRUSTED),
-            ("no sub", {"sub": ...}, ACCEPTED),
-            ("no exp", {"exp": ...}, UNTRUSTED),
+            ("aud", {"aud": "x"}, UNTRUSTED), ("aud []", {"aud": []}, UNTRUSTED),
+            ("aud list", {"aud": ["x", "me"]}, ACCEPTED), ("iss", {"iss": "x"}, UNTRUSTED),
+            ("no sub", {"sub": ...}, ACCEPTED), ("no exp", {"exp": ...}, UNTRUSTED),
         ):
             case("alike", f"{kind}: {name}", kind, token(head, claims(**more), sign), want)
         for name, more, want in (
-            ("salt", {"salt": "AAAA"}, ACCEPTED),
-            ("salt 1", {"salt": 1}, MALFORMED),
-            ("x5t", {"x5t": "AAAA", "x5t#S256": "AAAA"}, ACCEPTED),
-            ("cty", {"cty": "x"}, ACCEPTED),
+            ("salt", {"salt": "AAAA"}, ACCEPTED), ("salt 1", {"salt": 1}, MALFORMED),
+            ("x5t", {"x5t": "AAAA", "x5t#S256": "AAAA"}, ACCEPTED), ("cty", {"cty": "x"}, ACCEPTED),
             ("unknown member", {"x": {"y": [None]}}, ACCEPTED),
         ):
             case("alike", f"{kind}: {name}", kind, token(head | more, claims(), sign), want)
@@ -356,297 +321,114 @@ def host_form(made):
 
 
 def alg():
-    for name in (
-        "none",
-        "None",
-        "nOnE",
-        "NONE",
-        "hs256",
-        "HS256 ",
-        " HS256",
-        "",
-        "HS384",
-        "HS512",
-        "RS256",
-        "ES256",
-        "EdDSA",
-        "HS256\u0000",
-    ):
+    for name in ("none", "None", "nOnE", "NONE", "hs256", "HS256 ", " HS256", "", "HS384", "HS512",
+                 "RS256", "ES256", "EdDSA", "HS256\u0000"):
         head = {"alg": name, "typ": "JWT"}
         made = token(head, claims())
         case("alg", f"{name!r} with a MAC", "hs", made, UNTRUSTED)
         case("alg", f"{name!r} trailing dot", "hs", made.rsplit(".", 1)[0] + ".", MALFORMED)
         case("alg", f"{name!r} no third part", "hs", made.rsplit(".", 1)[0], MALFORMED)
-        case(
-            "alg",
-            f"{name!r} to public keys",
-            "both",
-            token(head | {"kid": "r1"}, claims()),
-            UNTRUSTED,
-        )
-    for name, value in (
-        ("null", None),
-        ("array", ["HS256"]),
-        ("object", {}),
-        ("number", 1),
-        ("true", True),
-    ):
+        case("alg", f"{name!r} to public keys", "both", token(head | {"kid": "r1"}, claims()),
+             UNTRUSTED)
+    for name, value in (("null", None), ("array", ["HS256"]), ("object", {}), ("number", 1),
+                        ("true", True)):
         case("alg", name, "hs", token({"alg": value}, claims()), MALFORMED)
     case("alg", "missing", "hs", token({"typ": "JWT"}, claims()), MALFORMED)
     case("alg", "empty header", "hs", token({}, claims()), MALFORMED)
-    case(
-        "alg",
-        "HS384 over HS384",
-        "hs",
-        token({"alg": "HS384"}, claims(), lambda t: mac(t, SECRET, hashlib.sha384)),
-        UNTRUSTED,
-    )
-    case(
-        "alg",
-        "HS256 over HS384",
-        "hs",
-        token(HS, claims(), lambda t: mac(t, SECRET, hashlib.sha384)),
-        UNTRUSTED,
-    )
-    case(
-        "alg",
-        "HS512 cut to 32 bytes",
-        "hs",
-        token(HS, claims(), lambda t: mac(t, SECRET, hashlib.sha512)[:32]),
-        UNTRUSTED,
-    )
-    for name, key in (
-        ("blank", b""),
-        ("other", b"x" * 32),
-        ("upper-case", SECRET.upper()),
-        ("prefix", SECRET[:-1]),
-        ("zero-terminated", SECRET + b"\0" * 20),
-    ):
-        # HMAC pads short keys with zeros: a zero-terminated key of at most 64 bytes is the same key.
+    case("alg", "HS384 over HS384", "hs",
+         token({"alg": "HS384"}, claims(), lambda t: mac(t, SECRET, hashlib.sha384)), UNTRUSTED)
+    case("alg", "HS256 over HS384", "hs",
+         token(HS, claims(), lambda t: mac(t, SECRET, hashlib.sha384)), UNTRUSTED)
+    case("alg", "HS512 cut to 32 bytes", "hs",
+         token(HS, claims(), lambda t: mac(t, SECRET, hashlib.sha512)[:32]), UNTRUSTED)
+    for name, key in (("blank", b""), ("other", b"x" * 32), ("upper-case", SECRET.upper()),
+                      ("prefix", SECRET[:-1]), ("zero-terminated", SECRET + b"\0" * 20)):
+        # HMAC pads keys with zeros: a zero-terminated one of at most 64 bytes is the same key.
         want = ACCEPTED if name == "zero-terminated" and len(SECRET) + 20 <= 64 else UNTRUSTED
         case("alg", f"{name} key", "hs", token(HS, claims(), lambda t, k=key: mac(t, k)), want)
     case("alg", "unknown secret", "hs-unknown", token(HS, claims()), NO_KEYS)
-    case(
-        "alg",
-        "unknown secret, blank key",
-        "hs-unknown",
-        token(HS, claims(), lambda t: mac(t, b"")),
-        NO_KEYS,
-    )
+    case("alg", "unknown secret, blank key", "hs-unknown",
+         token(HS, claims(), lambda t: mac(t, b"")), NO_KEYS)
 
 
 def confusion():
     for kind, key, setup, kid in (("RSA", RSA, "rs", "r1"), ("EC", EC, "es", "e1")):
-        for form, secret_ in (
-            ("PEM", pem(key)),
-            ("PEM without newline", pem(key).rstrip()),
-            ("DER", der(key)),
-        ):
+        for form, secret_ in (("PEM", pem(key)), ("PEM without newline", pem(key).rstrip()),
+                              ("DER", der(key))):
             for head in ({"alg": "HS256"}, {"alg": "HS256", "kid": kid}):
                 made = token(head, claims(), lambda t, s=secret_: mac(t, s))
                 case("confusion", f"HS256 by {kind} {form} {sorted(head)}", setup, made, UNTRUSTED)
-                case(
-                    "confusion",
-                    f"HS256 by {kind} {form} {sorted(head)}, both",
-                    "both",
-                    made,
-                    UNTRUSTED,
-                )
-            made = token(
-                {"alg": "RS256" if kind == "RSA" else "ES256", "kid": kid},
-                claims(),
-                lambda t, s=secret_: mac(t, s),
-            )
+                case("confusion", f"HS256 by {kind} {form} {sorted(head)}, both", "both", made,
+                     UNTRUSTED)
+            made = token({"alg": "RS256" if kind == "RSA" else "ES256", "kid": kid}, claims(),
+                         lambda t, s=secret_: mac(t, s))
             case("confusion", f"MAC by {kind} {form} under its own name", setup, made, UNTRUSTED)
     case("confusion", "PS256 called RS256", "rs", token(RS, claims(), sign_ps), UNTRUSTED)
     case("confusion", "PS256", "rs", token(RS | {"alg": "PS256"}, claims(), sign_ps), UNTRUSTED)
-    case(
-        "confusion",
-        "RS384 called RS256",
-        "rs",
-        token(RS, claims(), lambda t: sign_rs(t, hash_=hashes.SHA384())),
-        UNTRUSTED,
-    )
-    case(
-        "confusion",
-        "RS256 called RS384",
-        "rs",
-        token(RS | {"alg": "RS384"}, claims(), sign_rs),
-        UNTRUSTED,
-    )
-    case(
-        "confusion",
-        "RS256 by SHA-1",
-        "rs",
-        token(RS, claims(), lambda t: sign_rs(t, hash_=hashes.SHA1())),
-        UNTRUSTED,
-    )
-    case(
-        "confusion",
-        "ES256 to an RSA kid",
-        "both",
-        token(ES | {"kid": "r1"}, claims(), sign_es),
-        UNTRUSTED,
-    )
-    case(
-        "confusion",
-        "RS256 to an EC kid",
-        "both",
-        token(RS | {"kid": "e1"}, claims(), sign_rs),
-        UNTRUSTED,
-    )
-    case(
-        "confusion",
-        "ES256 where only RS256 is listed",
-        "rs-only-of-both",
-        token(ES, claims(), sign_es),
-        UNTRUSTED,
-    )
-    case(
-        "confusion",
-        "ES384 called ES256",
-        "es",
-        token(ES, claims(), lambda t: es_raw(P384, t, hashes.SHA384(), 48)),
-        UNTRUSTED,
-    )
+    case("confusion", "RS384 called RS256", "rs",
+         token(RS, claims(), lambda t: sign_rs(t, hash_=hashes.SHA384())), UNTRUSTED)
+    case("confusion", "RS256 called RS384", "rs",
+         token(RS | {"alg": "RS384"}, claims(), sign_rs), UNTRUSTED)
+    case("confusion", "RS256 by SHA-1", "rs",
+         token(RS, claims(), lambda t: sign_rs(t, hash_=hashes.SHA1())), UNTRUSTED)
+    case("confusion", "ES256 to an RSA kid", "both", token(ES | {"kid": "r1"}, claims(), sign_es),
+         UNTRUSTED)
+    case("confusion", "RS256 to an EC kid", "both", token(RS | {"kid": "e1"}, claims(), sign_rs),
+         UNTRUSTED)
+    case("confusion", "ES256 where only RS256 is listed", "rs-only-of-both",
+         token(ES, claims(), sign_es), UNTRUSTED)
+    case("confusion", "ES384 called ES256", "es",
+         token(ES, claims(), lambda t: es_raw(P384, t, hashes.SHA384(), 48)), UNTRUSTED)
     jwk_attack = RS | {"jwk": without(jwk_rsa(RSA_2, "r1"), "kid")}
-    case(
-        "confusion",
-        "own key inside",
-        "rs",
-        token(jwk_attack, claims(), lambda t: sign_rs(t, RSA_2)),
-        MALFORMED,
-    )
-    case(
-        "confusion",
-        "the right key inside",
-        "rs",
-        token(RS | {"jwk": R1}, claims(), sign_rs),
-        MALFORMED,
-    )
+    case("confusion", "own key inside", "rs",
+         token(jwk_attack, claims(), lambda t: sign_rs(t, RSA_2)), MALFORMED)
+    case("confusion", "the right key inside", "rs",
+         token(RS | {"jwk": R1}, claims(), sign_rs), MALFORMED)
     for extra in ("jku", "x5u"):
         head = RS | {extra: "http://127.0.0.1:1/keys"}
-        case(
-            "confusion",
-            f"own key by {extra}",
-            "rs",
-            token(head, claims(), lambda t: sign_rs(t, RSA_2)),
-            UNTRUSTED,
-        )
+        case("confusion", f"own key by {extra}", "rs",
+             token(head, claims(), lambda t: sign_rs(t, RSA_2)), UNTRUSTED)
 
 
 def selection():
     case("selection", "both, RSA", "both", token(RS, claims(), sign_rs), ACCEPTED)
     case("selection", "both, EC", "both", token(ES, claims(), sign_es), ACCEPTED)
-    case(
-        "selection",
-        "no kid, one of its kind",
-        "both",
-        token(without(RS, "kid"), claims(), sign_rs),
-        ACCEPTED,
-    )
-    case(
-        "selection",
-        "no kid, several",
-        "rotating",
-        token(without(RS, "kid"), claims(), sign_rs),
-        UNTRUSTED,
-    )
-    case(
-        "selection",
-        "new key",
-        "rotating",
-        token(RS | {"kid": "r2"}, claims(), lambda t: sign_rs(t, RSA_2)),
-        ACCEPTED,
-    )
+    case("selection", "no kid, one of its kind", "both",
+         token(without(RS, "kid"), claims(), sign_rs), ACCEPTED)
+    case("selection", "no kid, several", "rotating",
+         token(without(RS, "kid"), claims(), sign_rs), UNTRUSTED)
+    case("selection", "new key", "rotating",
+         token(RS | {"kid": "r2"}, claims(), lambda t: sign_rs(t, RSA_2)), ACCEPTED)
     case("selection", "old key", "rotating", token(RS, claims(), sign_rs), ACCEPTED)
-    case(
-        "selection",
-        "kid of another key",
-        "rotating",
-        token(RS | {"kid": "r2"}, claims(), sign_rs),
-        UNTRUSTED,
-    )
+    case("selection", "kid of another key", "rotating",
+         token(RS | {"kid": "r2"}, claims(), sign_rs), UNTRUSTED)
     for kid in ("r9", "R1", "r1 ", "", "../r1", "r1' or '1"):
-        case(
-            "selection",
-            f"kid {kid!r}",
-            "rs",
-            token(RS | {"kid": kid}, claims(), sign_rs),
-            UNTRUSTED,
-        )
-    case(
-        "selection",
-        "a key without kid, a token without",
-        "nameless",
-        token(without(RS, "kid"), claims(), sign_rs),
-        ACCEPTED,
-    )
-    case(
-        "selection",
-        "a key without kid, a token with one",
-        "nameless",
-        token(RS, claims(), sign_rs),
-        UNTRUSTED,
-    )
-    case(
-        "selection",
-        "kid is nothing to a secret",
-        "hs",
-        token(HS | {"kid": "any"}, claims()),
-        ACCEPTED,
-    )
+        case("selection", f"kid {kid!r}", "rs", token(RS | {"kid": kid}, claims(), sign_rs),
+             UNTRUSTED)
+    case("selection", "a key without kid, a token without", "nameless",
+         token(without(RS, "kid"), claims(), sign_rs), ACCEPTED)
+    case("selection", "a key without kid, a token with one", "nameless",
+         token(RS, claims(), sign_rs), UNTRUSTED)
+    case("selection", "kid is nothing to a secret", "hs", token(HS | {"kid": "any"}, claims()),
+         ACCEPTED)
     for kid in ("enc", "wrap", "ps", "okp"):
-        case(
-            "selection",
-            f"a key for {kid}",
-            "purposes",
-            token(RS | {"kid": kid}, claims(), sign_rs),
-            UNTRUSTED,
-        )
-    case(
-        "selection",
-        "a key for verify",
-        "purposes",
-        token(RS | {"kid": "ok"}, claims(), lambda t: sign_rs(t, RSA_2)),
-        ACCEPTED,
-    )
-    case(
-        "selection",
-        "no kid, one for verify",
-        "purposes",
-        token(without(RS, "kid"), claims(), lambda t: sign_rs(t, RSA_2)),
-        ACCEPTED,
-    )
+        case("selection", f"a key for {kid}", "purposes",
+             token(RS | {"kid": kid}, claims(), sign_rs), UNTRUSTED)
+    case("selection", "a key for verify", "purposes",
+         token(RS | {"kid": "ok"}, claims(), lambda t: sign_rs(t, RSA_2)), ACCEPTED)
+    case("selection", "no kid, one for verify", "purposes",
+         token(without(RS, "kid"), claims(), lambda t: sign_rs(t, RSA_2)), ACCEPTED)
     shared = RS | {"kid": "shared"}
-    for issuer, key, want in (
-        ("a", RSA, ACCEPTED),
-        ("b", RSA_2, ACCEPTED),
-        ("a", RSA_2, UNTRUSTED),
-        ("b", RSA, UNTRUSTED),
-        ("c", RSA, UNTRUSTED),
-        ("d", RSA, UNTRUSTED),
-    ):
+    for issuer, key, want in (("a", RSA, ACCEPTED), ("b", RSA_2, ACCEPTED), ("a", RSA_2, UNTRUSTED),
+                              ("b", RSA, UNTRUSTED), ("c", RSA, UNTRUSTED), ("d", RSA, UNTRUSTED)):
         made = token(shared, claims(iss=f"https://{issuer}/"), lambda t, k=key: sign_rs(t, k))
         extra = {"provider": "abc".index(issuer)} if want == ACCEPTED else {}
-        case(
-            "selection",
-            f"issuer {issuer}, key of {key.key_size} bits",
-            "three",
-            made,
-            want,
-            **extra,
-        )
+        case("selection", f"issuer {issuer}, key of {key.key_size} bits", "three", made, want,
+             **extra)
     for issuer, want in (("c", ACCEPTED), ("a", UNTRUSTED)):
         extra = {"provider": 2} if want == ACCEPTED else {}
-        case(
-            "selection",
-            f"a MAC from {issuer}",
-            "three",
-            token(HS, claims(iss=f"https://{issuer}/")),
-            want,
-            **extra,
-        )
+        case("selection", f"a MAC from {issuer}", "three",
+             token(HS, claims(iss=f"https://{issuer}/")), want, **extra)
     case("selection", "no issuer among three", "three", token(HS, claims(iss=...)), UNTRUSTED)
 
 
@@ -654,42 +436,18 @@ def header():
     def head(text, want=MALFORMED, name=None):
         case("header", name or repr(text), "hs", token(text, claims()), want)
 
-    for text in (
-        '["HS256"]',
-        '["HS256",null,"kid1"]',
-        '"HS256"',
-        "null",
-        "1",
-        "",
-        '{"alg":"HS256"}x',
-        '{"alg":"HS256"}{}',
-        '{"alg":"HS256"}\0',
-        '{"alg":"HS256",}',
-        "{'alg':'HS256'}",
-        '\ufeff{"alg":"HS256"}',
-        '{"alg":"HS256"',
-        '{alg:"HS256"}',
-        '{"alg":"HS256","a":"\t"}',
-        '{"alg":"HS256"}//',
-    ):
+    for text in ('["HS256"]', '["HS256",null,"kid1"]', '"HS256"', "null", "1", "",
+                 '{"alg":"HS256"}x', '{"alg":"HS256"}{}', '{"alg":"HS256"}\0', '{"alg":"HS256",}',
+                 "{'alg':'HS256'}", '\ufeff{"alg":"HS256"}', '{"alg":"HS256"', '{alg:"HS256"}',
+                 '{"alg":"HS256","a":"\t"}', '{"alg":"HS256"}//'):
         head(text)
-    for text in (
-        ' { "alg" : "HS256" } ',
-        '\r\n{"alg":"HS256"}\n\t',
-        '{"\\u0061lg":"HS256"}',
-        '{"alg":"\\u0048S256"}',
-        '{"alg":"HS256","x":{"deep":[1,2,{"a":null}]}}',
-    ):
+    for text in (' { "alg" : "HS256" } ', '\r\n{"alg":"HS256"}\n\t', '{"\\u0061lg":"HS256"}',
+                 '{"alg":"\\u0048S256"}', '{"alg":"HS256","x":{"deep":[1,2,{"a":null}]}}'):
         head(text, ACCEPTED)
-    for text in (
-        '"alg":"HS256","alg":"HS256"',
-        '"alg":"none","alg":"HS256"',
-        '"alg":"HS256","\\u0061lg":"none"',
-        '"alg":"HS256","kid":"a","kid":"a"',
-        '"alg":"HS256","x":1,"x":1',
-        '"alg":"HS256","x":{"y":1,"y":2}',
-        '"alg":"HS256","x":[{"y":1,"\\u0079":2}]',
-    ):
+    for text in ('"alg":"HS256","alg":"HS256"', '"alg":"none","alg":"HS256"',
+                 '"alg":"HS256","\\u0061lg":"none"', '"alg":"HS256","kid":"a","kid":"a"',
+                 '"alg":"HS256","x":1,"x":1', '"alg":"HS256","x":{"y":1,"y":2}',
+                 '"alg":"HS256","x":[{"y":1,"\\u0079":2}]'):
         head("{" + text + "}", name=f"twice: {text}")
     head(b'{"alg":"HS256","x":"\xff"}', name="invalid UTF-8")
     head(b'{"alg":"HS256","x":"\xc0\xaf"}', name="overlong UTF-8")
@@ -710,13 +468,8 @@ def header():
         head(HS | {"b64": value}, name=f"b64 is {json.dumps(value)}")
     signed = b64(raw(HS | {"b64": False, "crit": ["b64"]})) + "."
     body = json.dumps(claims(), separators=(",", ":"))
-    case(
-        "header",
-        "b64 false, unencoded payload",
-        "hs",
-        f"{signed}{body}.{b64(mac((signed + body).encode()))}",
-        MALFORMED,
-    )
+    case("header", "b64 false, unencoded payload", "hs",
+         f"{signed}{body}.{b64(mac((signed + body).encode()))}", MALFORMED)
     for value in ("DEF", None):
         head(HS | {"zip": value}, name=f"zip is {value}")
     for value in ("JWT", "jwt", "application/jwt", "APPLICATION/JWT"):
@@ -725,23 +478,15 @@ def header():
     head(HS | {"x": "a" * 2900}, ACCEPTED, name="a long header")
     head(HS | {"x": "a" * 3100}, MALFORMED, name="a header above 4 KiB")
     for typ, any_, pinned in (
-        (None, ACCEPTED, UNTRUSTED),
-        ("JWT", ACCEPTED, UNTRUSTED),
-        ("jwt", ACCEPTED, UNTRUSTED),
-        ("application/jwt", ACCEPTED, UNTRUSTED),
-        ("at+jwt", ACCEPTED, ACCEPTED),
-        ("AT+JWT", ACCEPTED, ACCEPTED),
-        ("application/at+jwt", ACCEPTED, ACCEPTED),
-        ("Application/At+JWT", ACCEPTED, ACCEPTED),
-        ("JOSE", UNTRUSTED, UNTRUSTED),
-        ("JOSE+JSON", UNTRUSTED, UNTRUSTED),
-        ("", UNTRUSTED, UNTRUSTED),
+        (None, ACCEPTED, UNTRUSTED), ("JWT", ACCEPTED, UNTRUSTED), ("jwt", ACCEPTED, UNTRUSTED),
+        ("application/jwt", ACCEPTED, UNTRUSTED), ("at+jwt", ACCEPTED, ACCEPTED),
+        ("AT+JWT", ACCEPTED, ACCEPTED), ("application/at+jwt", ACCEPTED, ACCEPTED),
+        ("Application/At+JWT", ACCEPTED, ACCEPTED), ("JOSE", UNTRUSTED, UNTRUSTED),
+        ("JOSE+JSON", UNTRUSTED, UNTRUSTED), ("", UNTRUSTED, UNTRUSTED),
         ("application/", UNTRUSTED, UNTRUSTED),
         ("application/application/jwt", UNTRUSTED, UNTRUSTED),
-        ("dpop+jwt", UNTRUSTED, UNTRUSTED),
-        ("logout+jwt", UNTRUSTED, UNTRUSTED),
-        ("jwt ", UNTRUSTED, UNTRUSTED),
-        ("applic\u00e4tion/jwt", UNTRUSTED, UNTRUSTED),
+        ("dpop+jwt", UNTRUSTED, UNTRUSTED), ("logout+jwt", UNTRUSTED, UNTRUSTED),
+        ("jwt ", UNTRUSTED, UNTRUSTED), ("applic\u00e4tion/jwt", UNTRUSTED, UNTRUSTED),
     ):
         made = without(HS, "typ") | ({} if typ is None else {"typ": typ})
         case("typ", f"{typ!r}", "hs", token(made, claims()), any_)
@@ -761,14 +506,8 @@ def compact():
     bad("empty", "")
     for text in (" ", ".", "..", "...", "a", "a.b", "a.b.c", "a.b.c.d", "null"):
         bad(repr(text), text)
-    for name, char in (
-        ("space", " "),
-        ("newline", "\n"),
-        ("CRLF", "\r\n"),
-        ("tab", "\t"),
-        ("NUL", "\0"),
-        ("no-break space", "\u00a0"),
-    ):
+    for name, char in (("space", " "), ("newline", "\n"), ("CRLF", "\r\n"), ("tab", "\t"),
+                       ("NUL", "\0"), ("no-break space", "\u00a0")):
         bad(f"{name} before", char + good)
         bad(f"{name} after", good + char)
         for at in (len(head) // 2, len(head) + 9, len(good) - 9):
@@ -788,12 +527,9 @@ def compact():
     bad("JWE", f"{b64(raw({'alg': 'dir', 'enc': 'A256GCM'}))}..{sig[:16]}.{body}.{sig[:22]}")
     bad("cut by one", good[:-1])
     bad("cut by two", good[:-2])
-    bad("cut to 30 bytes", f"{head}.{body}.{b64(mac(f'{head}.{body}'.encode())[:30])}", UNTRUSTED)
-    bad(
-        "one byte more",
-        f"{head}.{body}.{b64(mac(f'{head}.{body}'.encode()) + bytes(1))}",
-        UNTRUSTED,
-    )
+    for name, other in (("cut to 30 bytes", lambda t: mac(t)[:30]),
+                        ("one byte more", lambda t: mac(t) + bytes(1))):
+        bad(name, token_of_segments(head, body, other), UNTRUSTED)
     bad("one letter more", good + "A", UNTRUSTED)
     bad("padded signature", good + "=")
     bad("padded payload", token_of_segments(head, body + "=" * (-len(body) % 4 or 4), mac))
@@ -805,30 +541,18 @@ def compact():
         odd = b64(raw(claims(x="a" * pad)))
         if len(odd) % 4:
             spare = alphabet.index(odd[-1]) | 1
-            bad(
-                f"unused bits in a payload signed so {pad}",
-                token_of_segments(head, odd[:-1] + alphabet[spare], mac),
-            )
+            bad(f"unused bits in a payload signed so {pad}",
+                token_of_segments(head, odd[:-1] + alphabet[spare], mac))
     plain = base64.b64encode(raw(claims(x="~~~???>>>"))).decode().rstrip("=")
     assert "+" in plain or "/" in plain
     bad("standard alphabet", token_of_segments(head, plain, mac))
-    case(
-        "compact",
-        "the same in base64url",
-        "hs",
-        token_of_segments(head, plain.replace("+", "-").replace("/", "_"), mac),
-        ACCEPTED,
-    )
+    case("compact", "the same in base64url", "hs",
+         token_of_segments(head, plain.replace("+", "-").replace("/", "_"), mac), ACCEPTED)
     bad("length 1 modulo 4", token_of_segments(head, "A" * 5, mac))
     bad("not ASCII", good + "\u00e9")
     case("compact", "not UTF-8", "hs", good.encode() + b"\xff", MALFORMED)
-    case(
-        "compact",
-        "not UTF-8 inside",
-        "hs",
-        good[:30].encode() + b"\xc3" + good[30:].encode(),
-        MALFORMED,
-    )
+    case("compact", "not UTF-8 inside", "hs", good[:30].encode() + b"\xc3" + good[30:].encode(),
+         MALFORMED)
     bad("with its scheme", "Bearer " + good)
     bad("quoted", f'"{good}"')
     bad("two with a comma", f"{good},{good}")
@@ -858,61 +582,17 @@ def payload():
     def bad(name, text, want=MALFORMED):
         case("payload", name, "hs-open", token(HS, text), want)
 
-    for text in (
-        "[]",
-        "null",
-        '"claims"',
-        "1",
-        "true",
-        " ",
-        "{",
-        "}",
-        "{}{}",
-        "{} x",
-        "{}\0",
-        "{},",
-        '{"exp":NaN}',
-        '{"exp":Infinity}',
-        '{"exp":-Infinity}',
-        '{"exp":1e400}',
-        '{"x":1e400}',
-        '{"x":-1e400}',
-        '{"exp":0x7fffffff}',
-        '{"exp":01700000060}',
-        '{"exp":+1700000060}',
-        '{"exp":1700000060.}',
-        '{"exp":.5}',
-        '{"exp":1700000060L}',
-        '{"exp":1_700_000_060}',
-        '{"x":"\\ud800"}',
-        '{"x":"\\udc00"}',
-        '{"x":"\\ud800\\u0041"}',
-        '{"x":"\\x41"}',
-        '{"x":"a\nb"}',
-        "{'sub':'ada'}",
-        '{"sub":"ada",}',
-        '{"a":[1,]}',
-        '{"a"}',
-        "{a:1}",
-        '{"a":1 "b":2}',
-        '{"a":tru}',
-        '{/* x */"a":1}',
-        '{"a":1}//x',
-        "\ufeff{}",
-        '{"\\ud800":1}',
-        "eyJ",
-    ):
+    for text in ("[]", "null", '"claims"', "1", "true", " ", "{", "}", "{}{}", "{} x", "{}\0",
+                 "{},", '{"exp":NaN}', '{"exp":Infinity}', '{"exp":-Infinity}', '{"exp":1e400}',
+                 '{"x":1e400}', '{"x":-1e400}', '{"exp":0x7fffffff}', '{"exp":01700000060}',
+                 '{"exp":+1700000060}', '{"exp":1700000060.}', '{"exp":.5}', '{"exp":1700000060L}',
+                 '{"exp":1_700_000_060}', '{"x":"\\ud800"}', '{"x":"\\udc00"}',
+                 '{"x":"\\ud800\\u0041"}', '{"x":"\\x41"}', '{"x":"a\nb"}', "{'sub':'ada'}",
+                 '{"sub":"ada",}', '{"a":[1,]}', '{"a"}', '{a:1}', '{"a":1 "b":2}', '{"a":tru}',
+                 '{/* x */"a":1}', '{"a":1}//x', '\ufeff{}', '{"\\ud800":1}', "eyJ"):
         bad(repr(text), text)
-    for text in (
-        "{}",
-        " {}\n",
-        '{"x":1e-400}',
-        '{"x":-0}',
-        '{"x":"\\ud83d\\ude00"}',
-        '{"":1}',
-        '{"x":1E5}',
-        '{"x":123456789012345678901234567890}',
-    ):
+    for text in ("{}", " {}\n", '{"x":1e-400}', '{"x":-0}', '{"x":"\\ud83d\\ude00"}', '{"":1}',
+                 '{"x":1E5}', '{"x":123456789012345678901234567890}'):
         bad(f"fine: {text!r}", text, ACCEPTED)
     bad("invalid UTF-8", b'{"x":"\xff"}')
     bad("invalid UTF-8 in a name", b'{"\xff":1}')
@@ -925,19 +605,12 @@ def payload():
     for depth, want in ((31, ACCEPTED), (32, MALFORMED), (900, MALFORMED)):
         bad(f"{depth} objects in the object", '{"x":' * depth + "{}" + "}" * depth, want)
     bad("5000 arrays, never closed", '{"x":' + "[" * 5000)
-    for name, value in (
-        ("sub", '"eve"'),
-        ("exp", "9999999999"),
-        ("role", '"admin"'),
-        ("iss", '"https://i/"'),
-        ("aud", '"me"'),
-    ):
+    for name, value in (("sub", '"eve"'), ("exp", "9999999999"), ("role", '"admin"'),
+                        ("iss", '"https://i/"'), ("aud", '"me"')):
         first = f'"{name}":{value}'
         bad(f"twice: {name}", "{" + first + "," + first + "}")
-        bad(
-            f"twice, escaped: {name}",
-            "{" + first + f',"\\u{ord(name[0]):04x}{name[1:]}":{value}' + "}",
-        )
+        bad(f"twice, escaped: {name}",
+            "{" + first + f',"\\u{ord(name[0]):04x}{name[1:]}":{value}' + "}")
     bad("twice, apart", payload_text('"role":"user","x":1,"role":"admin"'))
     bad("twice, deeper", payload_text('"org":{"role":"user","role":"admin"}'))
     bad("twice, in an array", payload_text('"orgs":[{"a":1},{"a":1,"a":2}]'))
@@ -962,35 +635,17 @@ def times():
         case("time", name, "hs", token(HS, body), want)
 
     for name, exp, want in (
-        ("T", NOW, EXPIRED),
-        ("T+1", NOW + 1, ACCEPTED),
-        ("T-1", NOW - 1, EXPIRED),
-        ("T+0.5", NOW + 0.5, ACCEPTED),
-        ("T-0.5", NOW - 0.5, EXPIRED),
-        ("0", 0, EXPIRED),
-        ("1e10", 10**10, ACCEPTED),
-        ("2^31", 2**31, ACCEPTED),
-        ("2^32", 2**32, ACCEPTED),
-        ("9999999999", 9999999999, ACCEPTED),
-        ("2^53+1", 2**53 + 1, ACCEPTED),
-        ("2^63", 2**63, ACCEPTED),
-        ("2^64-1", 2**64 - 1, ACCEPTED),
-        ("2^64", 2**64, ACCEPTED),
-        ("2^64+T-1", 2**64 + NOW - 1, ACCEPTED),
-        ("2^34", 2**34, ACCEPTED),
-        ("in milliseconds", NOW * 1000, ACCEPTED),
-        ("-1", -1, MALFORMED),
-        ("-2^63", -(2**63), MALFORMED),
-        ("-2^64", -(2**64), MALFORMED),
-        ("-5.5", -5.5, MALFORMED),
-        ("string", str(NOW + 60), MALFORMED),
-        ("null", None, MALFORMED),
-        ("true", True, MALFORMED),
-        ("array", [NOW + 60], MALFORMED),
-        ("object", {}, MALFORMED),
-        ("missing", ..., UNTRUSTED),
-        ("empty", "", MALFORMED),
-        ("a date", "2033-05-18T03:33:20Z", MALFORMED),
+        ("T", NOW, EXPIRED), ("T+1", NOW + 1, ACCEPTED), ("T-1", NOW - 1, EXPIRED),
+        ("T+0.5", NOW + 0.5, ACCEPTED), ("T-0.5", NOW - 0.5, EXPIRED), ("0", 0, EXPIRED),
+        ("1e10", 10**10, ACCEPTED), ("2^31", 2**31, ACCEPTED), ("2^32", 2**32, ACCEPTED),
+        ("9999999999", 9999999999, ACCEPTED), ("2^53+1", 2**53 + 1, ACCEPTED),
+        ("2^63", 2**63, ACCEPTED), ("2^64-1", 2**64 - 1, ACCEPTED), ("2^64", 2**64, ACCEPTED),
+        ("2^64+T-1", 2**64 + NOW - 1, ACCEPTED), ("2^34", 2**34, ACCEPTED),
+        ("in milliseconds", NOW * 1000, ACCEPTED), ("-1", -1, MALFORMED),
+        ("-2^63", -(2**63), MALFORMED), ("-2^64", -(2**64), MALFORMED), ("-5.5", -5.5, MALFORMED),
+        ("string", str(NOW + 60), MALFORMED), ("null", None, MALFORMED), ("true", True, MALFORMED),
+        ("array", [NOW + 60], MALFORMED), ("object", {}, MALFORMED), ("missing", ..., UNTRUSTED),
+        ("empty", "", MALFORMED), ("a date", "2033-05-18T03:33:20Z", MALFORMED),
     ):
         at(f"exp {name}", want, exp=exp)
     text("exp 1e300", '"exp":1e300', ACCEPTED)
@@ -1003,37 +658,21 @@ def times():
     text("exp under another name", f'"Exp":{NOW + 60}', UNTRUSTED)
     for field in ("nbf", "iat"):
         for name, value, want in (
-            ("T", NOW, ACCEPTED),
-            ("T+1", NOW + 1, EARLY),
-            ("T+0.5", NOW + 0.5, EARLY),
-            ("T-0.5", NOW - 0.5, ACCEPTED),
-            ("0", 0, ACCEPTED),
-            ("2^32+1", 2**32 + 1, EARLY),
-            ("2^64", 2**64, EARLY),
-            ("2^63", 2**63, EARLY),
-            ("2^34", 2**34, EARLY),
-            ("18446744073", 18446744073, EARLY),
-            ("18446744074", 18446744074, EARLY),
-            ("1e300", 1e300, EARLY),
-            ("in milliseconds", NOW * 1000, EARLY),
-            ("-1", -1, MALFORMED),
-            ("string", str(NOW), MALFORMED),
-            ("null", None, MALFORMED),
-            ("true", True, MALFORMED),
+            ("T", NOW, ACCEPTED), ("T+1", NOW + 1, EARLY), ("T+0.5", NOW + 0.5, EARLY),
+            ("T-0.5", NOW - 0.5, ACCEPTED), ("0", 0, ACCEPTED), ("2^32+1", 2**32 + 1, EARLY),
+            ("2^64", 2**64, EARLY), ("2^63", 2**63, EARLY), ("2^34", 2**34, EARLY),
+            ("18446744073", 18446744073, EARLY), ("18446744074", 18446744074, EARLY),
+            ("1e300", 1e300, EARLY), ("in milliseconds", NOW * 1000, EARLY), ("-1", -1, MALFORMED),
+            ("string", str(NOW), MALFORMED), ("null", None, MALFORMED), ("true", True, MALFORMED),
             ("array", [NOW], MALFORMED),
         ):
             at(f"{field} {name}", want, **{field: value})
     for name, more, want in (
-        ("exp T-29", {"exp": NOW - 29}, ACCEPTED),
-        ("exp T-29.5", {"exp": NOW - 29.5}, ACCEPTED),
-        ("exp T-30", {"exp": NOW - 30}, EXPIRED),
-        ("exp T-30.5", {"exp": NOW - 30.5}, EXPIRED),
-        ("exp 0", {"exp": 0}, EXPIRED),
-        ("exp 2^64-1", {"exp": 2**64 - 1}, ACCEPTED),
-        ("nbf T+30", {"nbf": NOW + 30}, ACCEPTED),
-        ("nbf T+30.5", {"nbf": NOW + 30.5}, EARLY),
-        ("nbf T+31", {"nbf": NOW + 31}, EARLY),
-        ("iat T+30", {"iat": NOW + 30}, ACCEPTED),
+        ("exp T-29", {"exp": NOW - 29}, ACCEPTED), ("exp T-29.5", {"exp": NOW - 29.5}, ACCEPTED),
+        ("exp T-30", {"exp": NOW - 30}, EXPIRED), ("exp T-30.5", {"exp": NOW - 30.5}, EXPIRED),
+        ("exp 0", {"exp": 0}, EXPIRED), ("exp 2^64-1", {"exp": 2**64 - 1}, ACCEPTED),
+        ("nbf T+30", {"nbf": NOW + 30}, ACCEPTED), ("nbf T+30.5", {"nbf": NOW + 30.5}, EARLY),
+        ("nbf T+31", {"nbf": NOW + 31}, EARLY), ("iat T+30", {"iat": NOW + 30}, ACCEPTED),
         ("iat T+31", {"iat": NOW + 31}, EARLY),
     ):
         at(f"skew 30: {name}", want, "hs-skew", **more)
@@ -1069,23 +708,9 @@ def meant_for_us():
     def aud(name, value, want=UNTRUSTED, setup="hs"):
         case("aud", name, setup, token(HS, claims(aud=value)), want)
 
-    for value in (
-        "https://i",
-        "https://I/",
-        "HTTPS://i/",
-        "http://i/",
-        "https://i//",
-        "i",
-        "https://i/x",
-        "xhttps://i/",
-        " https://i/",
-        "https://i/ ",
-        "",
-        "https://i/\0",
-        "https://i/?",
-        "https://\uff49/",
-        "https://i/,https://i/",
-    ):
+    for value in ("https://i", "https://I/", "HTTPS://i/", "http://i/", "https://i//", "i",
+                  "https://i/x", "xhttps://i/", " https://i/", "https://i/ ", "", "https://i/\0",
+                  "https://i/?", "https://\uff49/", "https://i/,https://i/"):
         iss(repr(value), value)
     iss("missing", ...)
     case("iss", "null", "hs", token(HS, claims(iss=None)), MALFORMED)
@@ -1096,38 +721,14 @@ def meant_for_us():
     case("iss", "no issuer where none is stated", "hs-open", token(HS, claims(iss=...)), ACCEPTED)
     case("iss", "wrong issuer, expired", "hs", token(HS, claims(iss="x", exp=1)), UNTRUSTED)
 
-    for value in (
-        "Me",
-        "ME",
-        "m",
-        "mee",
-        "me ",
-        " me",
-        "me you",
-        "me,you",
-        "",
-        "\uff4d\uff45",
-        "me\0",
-        "https://me",
-        "me/",
-        [],
-        ["you"],
-        ["m", "e"],
-        ["ME"],
-        [""],
-        ["me,you"],
-    ):
+    for value in ("Me", "ME", "m", "mee", "me ", " me", "me you", "me,you", "", "\uff4d\uff45",
+                  "me\0", "https://me", "me/", [], ["you"], ["m", "e"], ["ME"], [""], ["me,you"]):
         aud(repr(value), value)
     for value in (["me"], ["you", "me"], ["me", "you"], ["me", "me"]):
         aud(repr(value), value, ACCEPTED)
     aud("missing", ...)
-    for value, want in (
-        ("you", ACCEPTED),
-        ("me", ACCEPTED),
-        (["x", "you"], ACCEPTED),
-        ("youme", UNTRUSTED),
-        ("x", UNTRUSTED),
-    ):
+    for value, want in (("you", ACCEPTED), ("me", ACCEPTED), (["x", "you"], ACCEPTED),
+                        ("youme", UNTRUSTED), ("x", UNTRUSTED)):
         aud(f"one of two: {value!r}", value, want, "hs-two-audiences")
     aud("any audience where none is stated", "x", ACCEPTED, "hs-open")
     aud("no audience where none is stated", ..., ACCEPTED, "hs-open")
@@ -1149,13 +750,8 @@ def meant_for_us():
 def forged():
     """No verdict on the claims of a token that is not genuine."""
     wrong = b"not the secret of this corpus, but long"
-    for name, more in (
-        ("expired", {"exp": 1}),
-        ("too early", {"nbf": 2**33}),
-        ("aud", {"aud": "x"}),
-        ("no exp", {"exp": ...}),
-        ("plain", {}),
-    ):
+    for name, more in (("expired", {"exp": 1}), ("too early", {"nbf": 2**33}),
+                       ("aud", {"aud": "x"}), ("no exp", {"exp": ...}), ("plain", {})):
         case("forged", name, "hs", token(HS, claims(**more), lambda t: mac(t, wrong)), UNTRUSTED)
     good = token(RS, claims(), sign_rs)
     body = b64(raw(claims(sub="root")))
@@ -1210,22 +806,14 @@ def rsa_signatures():
     padded("first byte 1", block(info + digest, first=b"\1\1"))
     padded("other filling", block(info + digest, fill=b"\xfe"))
     padded("no stop", block(info + digest, stop=b"\xff"))
-    padded(
-        "short filling, garbage behind",
-        (b"\0\1" + b"\xff" * 8 + b"\0" + info + digest).ljust(256, b"\0"),
-    )
-    padded(
-        "short filling, garbage before the stop",
-        b"\0\1" + b"\xff" * 8 + b"\0" * (256 - 10 - len(info) - 32) + info + digest,
-    )
-    padded(
-        "SHA-384's name",
-        block(bytes.fromhex("3041300d060960864801650304020205000430") + digest + bytes(16)),
-    )
-    padded(
-        "long form of a length",
-        block(bytes.fromhex("308131300d060960864801650304020105000420") + digest),
-    )
+    padded("short filling, garbage behind",
+           (b"\0\1" + b"\xff" * 8 + b"\0" + info + digest).ljust(256, b"\0"))
+    padded("short filling, garbage before the stop",
+           b"\0\1" + b"\xff" * 8 + b"\0" * (256 - 10 - len(info) - 32) + info + digest)
+    padded("SHA-384's name", block(bytes.fromhex("3041300d060960864801650304020205000430")
+                                   + digest + bytes(16)))
+    padded("long form of a length", block(bytes.fromhex("308131300d060960864801650304020105000420")
+                                          + digest))
     padded("digest of nothing", block(info + hashlib.sha256(b"").digest()))
 
 
@@ -1244,24 +832,12 @@ def ec_signatures():
 
     es("as it is", pair(r, s), ACCEPTED)
     es("the twin", pair(r, ORDER - s), ACCEPTED)
-    for name, values in (
-        ("0, 0", (0, 0)),
-        ("0, s", (0, s)),
-        ("r, 0", (r, 0)),
-        ("n, s", (ORDER, s)),
-        ("r, n", (r, ORDER)),
-        ("n, n", (ORDER, ORDER)),
-        ("1, 1", (1, 1)),
-        ("n-1, n-1", (ORDER - 1, ORDER - 1)),
-        ("1, 0", (1, 0)),
-        ("0, 1", (0, 1)),
-        ("s, r", (s, r)),
-        ("n-r, s", (ORDER - r, s)),
-        ("r, r", (r, r)),
-        ("all ones", (2**256 - 1, 2**256 - 1)),
-        ("n+1, s", (ORDER + 1, s)),
-        ("r, n+1", (r, ORDER + 1)),
-    ):
+    for name, values in (("0, 0", (0, 0)), ("0, s", (0, s)), ("r, 0", (r, 0)), ("n, s", (ORDER, s)),
+                         ("r, n", (r, ORDER)), ("n, n", (ORDER, ORDER)), ("1, 1", (1, 1)),
+                         ("n-1, n-1", (ORDER - 1, ORDER - 1)), ("1, 0", (1, 0)), ("0, 1", (0, 1)),
+                         ("s, r", (s, r)), ("n-r, s", (ORDER - r, s)), ("r, r", (r, r)),
+                         ("all ones", (2**256 - 1, 2**256 - 1)), ("n+1, s", (ORDER + 1, s)),
+                         ("r, n+1", (r, ORDER + 1))):
         es(name, pair(*values))
     es("DER", der_form)
     es("63 bytes", pair(r, s)[:-1])
@@ -1272,7 +848,7 @@ def ec_signatures():
     es("one byte", b"\0")
     es("of another key", es_raw(EC_2, signed.encode()))
     es("by SHA-384", es_raw(EC, signed.encode(), hashes.SHA384()))
-    # Small r and s give short DER integers; nobody can sign so, but the host must not choke on them.
+    # Small r and s give short DER integers; nobody can sign so, but they must be written right.
     for small in (1, 127, 128, 255, 256, 2**247, 2**248 - 1):
         made = f"{signed}.{b64(pair(small, s))}"
         case("ecdsa", f"small r {small:x}", "es", made, UNTRUSTED, host=host_form(made))
@@ -1294,16 +870,10 @@ def key_mistakes():
         ("exponent 3", [jwk_rsa(odd, "a")], [f"{at}[0].e"]),
         ("exponent 1", [R1 | {"e": "AQ"}], [f"{at}[0].e"]),
         ("exponent with a zero", [R1 | {"e": "AAEAAQ"}], [f"{at}[0].e"]),
-        (
-            "even modulus",
-            [R1 | {"n": number(RSA.public_key().public_numbers().n - 1)}],
-            [f"{at}[0].n"],
-        ),
-        (
-            "a zero before n",
-            [R1 | {"n": b64(b"\0" + base64.urlsafe_b64decode(n + "=="))}],
-            [f"{at}[0].n"],
-        ),
+        ("even modulus", [R1 | {"n": number(RSA.public_key().public_numbers().n - 1)}],
+         [f"{at}[0].n"]),
+        ("a zero before n", [R1 | {"n": b64(b"\0" + base64.urlsafe_b64decode(n + "=="))}],
+         [f"{at}[0].n"]),
         ("padded n", [R1 | {"n": n + "=="}], [f"{at}[0].n"]),
         ("n is a number", [R1 | {"n": 7}], [f"{at}[0].n"]),
         ("no n, no e", [without(R1, "n", "e")], [f"{at}[0].n", f"{at}[0].e"]),
@@ -1313,18 +883,12 @@ def key_mistakes():
         ("secret", [oct_key], [f"{at}[0].kty"]),
         ("secret among public keys", [R1, oct_key], [f"{at}[1].kty"]),
         ("off the curve", [E1 | {"x": b64(bytes([x[0] ^ 1]) + x[1:])}], [f"{at}[0].x"]),
-        (
-            "the point at infinity",
-            [E1 | {"x": b64(bytes(32)), "y": b64(bytes(32))}],
-            [f"{at}[0].x"],
-        ),
+        ("the point at infinity", [E1 | {"x": b64(bytes(32)), "y": b64(bytes(32))}],
+         [f"{at}[0].x"]),
         ("31 bytes of x", [E1 | {"x": b64(x[1:])}], [f"{at}[0].x"]),
         ("33 bytes of x", [E1 | {"x": b64(b"\0" + x)}], [f"{at}[0].x"]),
-        (
-            "31 and 33 bytes, which together would do",
-            [E1 | {"x": b64(x[:31]), "y": b64(x[31:] + y)}],
-            [f"{at}[0].x", f"{at}[0].y"],
-        ),
+        ("31 and 33 bytes, which together would do",
+         [E1 | {"x": b64(x[:31]), "y": b64(x[31:] + y)}], [f"{at}[0].x", f"{at}[0].y"]),
         ("no y", [without(E1, "y")], [f"{at}[0].y"]),
         ("no crv", [without(E1, "crv")], [f"{at}[0].crv"]),
         ("no kty", [without(R1, "kty")], [f"{at}[0].kty"]),
@@ -1336,11 +900,8 @@ def key_mistakes():
         ("key_ops is a string", [R1 | {"key_ops": "verify"}], [f"{at}[0].key_ops"]),
         ("kid twice", [R1, jwk_rsa(RSA_2, "r1")], [f"{at}[1].kid"]),
         ("kid twice, two kinds", [R1, jwk_ec(EC, "r1")], [f"{at}[1].kid"]),
-        (
-            "two mistakes",
-            [jwk_rsa(small, "a"), R1, jwk_rsa(odd, "b")],
-            [f"{at}[0].n", f"{at}[2].e"],
-        ),
+        ("two mistakes", [jwk_rsa(small, "a"), R1, jwk_rsa(odd, "b")],
+         [f"{at}[0].n", f"{at}[2].e"]),
         ("not an object", ["key"], [f"{at}[0]"]),
         ("empty", [], [at]),
         ("only for encryption", [R1 | {"use": "enc"}], [at]),
@@ -1354,36 +915,14 @@ def key_mistakes():
     return [{"name": name, "keys": keys, "paths": paths} for name, keys, paths in found]
 
 
-for group in (
-    rfc,
-    good,
-    same_for_all,
-    alg,
-    confusion,
-    selection,
-    header,
-    compact,
-    payload,
-    times,
-    meant_for_us,
-    forged,
-    rsa_signatures,
-    ec_signatures,
-):
+for group in (rfc, good, same_for_all, alg, confusion, selection, header, compact, payload, times,
+              meant_for_us, forged, rsa_signatures, ec_signatures):
     group()
 
-spki = [
-    {"jwk": R1, "der": der(RSA).hex()},
-    {"jwk": jwk_rsa(RSA_2, "r2"), "der": der(RSA_2).hex()},
-    {"jwk": E1, "der": der(EC).hex()},
-]
-head = {
-    "about": "Written by corpus.py; do not edit.",
-    "now": NOW,
-    "setups": SETUPS,
-    "spki": spki,
-    "key_mistakes": key_mistakes(),
-}
+spki = [{"jwk": R1, "der": der(RSA).hex()}, {"jwk": jwk_rsa(RSA_2, "r2"), "der": der(RSA_2).hex()},
+        {"jwk": E1, "der": der(EC).hex()}]
+head = {"about": "Written by corpus.py; do not edit.", "now": NOW, "setups": SETUPS, "spki": spki,
+        "key_mistakes": key_mistakes()}
 out = sys.stdout
 out.write(json.dumps(head)[:-1] + ',\n"cases": [\n')
 out.write(",\n".join(json.dumps(entry) for entry in CASES))

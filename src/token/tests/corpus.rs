@@ -262,6 +262,46 @@ fn no_single_bit_of_a_good_token_can_be_flipped() {
     }
 }
 
+/// A few edits of a token, from a seed that reproduces them.
+fn edited(token: &[u8], seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % bound.max(1) as u64) as usize
+    };
+    let mut bent = token.to_vec();
+    for _ in 0..=next(3) {
+        let (from, to) = (next(bent.len()), next(bent.len() + 1));
+        match next(5) {
+            0 => bent.insert(to, b".AQ=_-\0 e{\xff"[next(11)]),
+            1 if !bent.is_empty() => drop(bent.remove(from)),
+            2 => bent.extend_from_within(from.min(to)..from.max(to).min(from + 40)),
+            3 => drop(bent.drain(from.min(to)..from.max(to).min(bent.len()))),
+            _ if !bent.is_empty() => bent[from] = b"Aa0_-.z9"[next(8)],
+            _ => {}
+        }
+    }
+    bent
+}
+
+#[test]
+fn edits_of_any_token_neither_stop_us_nor_make_a_new_good_one() {
+    let corpus = corpus();
+    let mut verifiers = verifiers(&corpus, &NoHost);
+    let good: Vec<_> = cases(&corpus).iter().map(|case| (token_of(case), case)).collect();
+    for (seed, (token, case)) in (0_u64..).zip(good.iter().cycle().take(20_000)) {
+        let setup = case["setup"].as_str().unwrap();
+        let verifier = verifiers.get_mut(setup).unwrap();
+        let bent = edited(token, seed);
+        let known = |(other, case): &(Vec<u8>, &Value)| *other == bent && case["setup"] == setup;
+        if verifier.verify(&bent, now_of(&corpus, case)).is_ok() {
+            assert!(good.iter().any(known), "seed {seed} of {case}");
+        }
+    }
+}
+
 #[test]
 fn no_shorter_token_is_accepted() {
     let corpus = corpus();
