@@ -1,18 +1,36 @@
-//! `cargo xtask compose`: the docker-compose integration run. Under construction.
+//! `cargo xtask compose`: the docker-compose integration run. Finds or starts a container engine,
+//! has the images built (or makes stand-ins), brings docker-compose.yml up, runs the cases, and
+//! takes everything down again, whatever happened. What is tested is in `compose/cases.rs`.
 
-use crate::workspace::Workspace;
+mod cases;
+mod engine;
+mod images;
+mod interrupt;
+mod project;
+
+use crate::workspace::{Workspace, say, seconds, timed};
 use anyhow::{Result, bail};
+use engine::{Engine, Found};
+use images::{Images, Prepared};
+use interrupt::Interrupt;
+use project::Project;
+use std::time::Instant;
 
 /// What can be chosen for a run.
-#[derive(clap::Args, Debug)]
-pub(crate) struct Args {}
+#[derive(clap::Args, Debug, Clone, Default)]
+pub(crate) struct Args {
+    /// Where no container engine answers, install and start one (Debian or Ubuntu, as root). With
+    /// `CI=true` in the environment this is done without asking.
+    #[arg(long)]
+    pub(crate) install: bool,
+}
 
 /// How a run ended that did not fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Every integration case passed.
     Passed,
-    /// No container engine answers, and none could be started; says why.
+    /// There is no container engine or no image, and none could be had; says why.
     Skipped(String),
 }
 
@@ -25,6 +43,32 @@ pub(crate) fn run(args: &Args, ctx: &Workspace) -> Result<()> {
 }
 
 /// The step of `cargo xtask test`.
-pub(crate) fn integration(_args: &Args, _ctx: &Workspace) -> Result<Outcome> {
-    Ok(Outcome::Skipped("the compose run is not built yet".to_owned()))
+pub(crate) fn integration(args: &Args, ctx: &Workspace) -> Result<Outcome> {
+    let start = Instant::now();
+    // Declared first, so that it is the last thing to go: cleaning up is not interrupted.
+    let interrupt = Interrupt::watch()?;
+    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    let engine = match Engine::find(ctx, args.install || in_ci)? {
+        Found::Engine(engine) => engine,
+        Found::None(reason) => return Ok(Outcome::Skipped(reason)),
+    };
+    say(&format!("docker-compose run: {}", engine.shown()));
+    let name = format!("tracseq-gateway-run-{}", std::process::id());
+    let images = match Images::prepare(ctx, &engine, &name)? {
+        Prepared::Images(images) => images,
+        Prepared::Impossible(reason) => return Ok(Outcome::Skipped(reason)),
+    };
+    interrupt.check()?;
+    let mut project = Project::new(ctx, &engine, &interrupt, &name)?;
+    cases::prepare(&project)?;
+    let result = timed("docker-compose up, until every part is healthy", || project.up())
+        .and_then(|()| cases::all(&project));
+    if result.is_err() && interrupt.check().is_ok() {
+        project.explain();
+    }
+    let down = timed("docker-compose down", || project.down());
+    drop((project, images));
+    interrupt.check().and(result).and(down)?;
+    say(&format!("docker-compose run passed in {}", seconds(start.elapsed())));
+    Ok(Outcome::Passed)
 }

@@ -1,0 +1,264 @@
+//! The images of the run: built and pulled as a user would where a registry can be reached, else
+//! stand-ins under the same names, made from this system's packages and our artefacts.
+
+use super::engine::Engine;
+use crate::build;
+use crate::packages;
+use crate::workspace::{Workspace, is_root, on_path, output, run, run_limited, say, timed};
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// The base of our images.
+const DEBIAN: &str = "debian:bookworm-slim";
+/// Where Envoy comes from.
+const ENVOY: &str = "envoyproxy/envoy:v1.40.0";
+const REDIS: &str = "redis:7.4-bookworm";
+const PROMETHEUS: &str = "prom/prometheus:v3.5.0";
+/// The stages of the Dockerfile that are images, and their names without the tag.
+const OURS: [(&str, &str); 3] = [
+    ("envoy", "tracseq-gateway-envoy"),
+    ("sidecar", "tracseq-gateway-sidecar"),
+    ("demo", "tracseq-gateway-demo"),
+];
+/// Marks what we made, so that a later run does not take it for the real thing.
+const STAND_IN: &str = "tracseq.stand-in";
+/// Where the Dockerfile's part begins that needs no compiler.
+const IMAGES_PART: &str = "# --- The images.";
+/// Pulling the 30 MB of the base image; a registry that takes longer counts as unreachable.
+const PULLED_WITHIN: Duration = Duration::from_secs(90);
+/// What a container never reads, or gets from the engine: left out, a stand-in has a third the size.
+const LEFT_OUT: [&str; 11] = [
+    "./dev",
+    "./proc",
+    "./sys",
+    "./var/cache",
+    "./var/lib/apt",
+    "./usr/share/doc",
+    "./usr/share/man",
+    "./usr/share/locale",
+    "./usr/share/javascript",
+    "./usr/share/nodejs",
+    "./usr/share/fonts",
+];
+
+/// The images that this run added. Dropping them removes them again.
+#[derive(Debug)]
+pub(super) struct Images<'a> {
+    ctx: &'a Workspace,
+    engine: &'a Engine,
+    /// The tag of our own images.
+    tag: String,
+    added: Vec<String>,
+}
+
+/// What came of preparing them.
+#[derive(Debug)]
+pub(super) enum Prepared<'a> {
+    /// They are there.
+    Images(Images<'a>),
+    /// They cannot be had here; says why.
+    Impossible(String),
+}
+
+impl<'a> Images<'a> {
+    /// Builds and pulls, or makes stand-ins. Our own get `tag`, so that nobody's are replaced.
+    pub(super) fn prepare(
+        ctx: &'a Workspace,
+        engine: &'a Engine,
+        tag: &str,
+    ) -> Result<Prepared<'a>> {
+        let mut images = Self { ctx, engine, tag: tag.to_owned(), added: Vec::new() };
+        if images.reachable() {
+            timed("building the images with the official ones", || images.real())?;
+            return Ok(Prepared::Images(images));
+        }
+        if !is_root() || on_path("apt-get").is_none() {
+            return Ok(Prepared::Impossible(format!(
+                "{DEBIAN} cannot be pulled, and stand-ins can be made only by root on Debian or Ubuntu"
+            )));
+        }
+        say("no image can be pulled: making stand-ins under the same names, from this system's");
+        println!("    packages (debootstrap), the Envoy executable and our own artefacts");
+        build::run(&build::Args::default(), ctx)?;
+        let archive = root_archive(ctx)?;
+        timed("making the stand-ins", || images.stand_ins(&archive))?;
+        Ok(Prepared::Images(images))
+    }
+
+    /// Whether the base image is here or can be pulled.
+    fn reachable(&self) -> bool {
+        let format = format!("{{{{index .Config.Labels \"{STAND_IN}\"}}}}");
+        let mut inspect = self.engine.docker(self.ctx);
+        if output(inspect.args(["image", "inspect", "--format", &format, DEBIAN]))
+            .is_ok_and(|label| label.trim() != "yes")
+        {
+            return true;
+        }
+        say(&format!("pulling {DEBIAN}, to see whether a registry can be reached"));
+        let mut pull = self.engine.docker(self.ctx);
+        pull.args(["pull", "--quiet", DEBIAN]).stderr(Stdio::null());
+        run_limited(&mut pull, PULLED_WITHIN).is_ok()
+    }
+
+    /// As a user would build them. Images that were pulled stay: they are the registry's.
+    fn real(&mut self) -> Result<()> {
+        for (stage, name) in OURS {
+            let tagged = format!("{name}:{}", self.tag);
+            let mut docker = self.engine.docker(self.ctx);
+            docker.args(["build", "--file", "envoy/docker/Dockerfile", "--target", stage]);
+            docker.args(["--tag", &tagged]);
+            if self.engine.is_own() {
+                // Our own engine has no bridge for builds.
+                docker.args(["--network", "host"]);
+            }
+            run(docker.arg("."))?;
+            self.added.push(tagged);
+        }
+        for name in [REDIS, PROMETHEUS] {
+            run(self.engine.docker(self.ctx).args(["pull", "--quiet", name]))?;
+        }
+        Ok(())
+    }
+
+    /// Under the official names what our Dockerfile and docker-compose.yml need of those images,
+    /// then our own by that very Dockerfile, with the artefacts in place of its compiler stage.
+    fn stand_ins(&mut self, archive: &Path) -> Result<()> {
+        let label = format!("LABEL {STAND_IN}=yes");
+        let mut import = self.engine.docker(self.ctx);
+        import.args(["import", "--change", &label]).arg(archive).arg(DEBIAN);
+        output(&mut import)?;
+        self.added.push(DEBIAN.to_owned());
+
+        let context = tempfile::tempdir_in(self.ctx.root().join("target/compose"))?;
+        for name in [build::FILTER, build::SIDECAR, build::DEMO_SERVICE, build::ENVOY] {
+            let from = self.ctx.dist().join(name);
+            fs::copy(&from, context.path().join(name))
+                .with_context(|| format!("copying {}", from.display()))?;
+        }
+        let from = format!("FROM {DEBIAN}\n");
+        let envoy = format!("{from}COPY {} /usr/local/bin/envoy\n", build::ENVOY);
+        self.build(context.path(), &envoy, ENVOY, None)?;
+        let redis = format!("{from}RUN install -d -o redis -g redis /data\n");
+        self.build(context.path(), &redis, REDIS, None)?;
+        let prometheus = format!(
+            "{from}RUN install -d -o 65534 -g 65534 /prometheus\nENTRYPOINT [\"/bin/prometheus\"]\n"
+        );
+        self.build(context.path(), &prometheus, PROMETHEUS, None)?;
+
+        let dockerfile = self.without_compiler()?;
+        for (stage, name) in OURS {
+            let tagged = format!("{name}:{}", self.tag);
+            self.build(context.path(), &dockerfile, &tagged, Some(stage))?;
+        }
+        Ok(())
+    }
+
+    /// The Dockerfile with our artefacts as its first stage.
+    fn without_compiler(&self) -> Result<String> {
+        let path = self.ctx.root().join("envoy/docker/Dockerfile");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let Some(images) = text.find(IMAGES_PART).and_then(|at| text.get(at..)) else {
+            bail!("{}: no line `{IMAGES_PART}`", path.display());
+        };
+        let artefacts = [build::FILTER, build::SIDECAR, build::DEMO_SERVICE].join(" ");
+        Ok(format!("FROM scratch AS build\nCOPY {artefacts} /out/\n{images}"))
+    }
+
+    /// One image by the classic builder, which needs nothing but images that are here.
+    fn build(&mut self, context: &Path, text: &str, name: &str, stage: Option<&str>) -> Result<()> {
+        let file = context.join("Dockerfile");
+        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+        let mut docker = self.engine.docker(self.ctx);
+        docker.env("DOCKER_BUILDKIT", "0").args(["build", "--quiet", "--network", "none"]);
+        docker.args(["--tag", name]);
+        if let Some(stage) = stage {
+            docker.args(["--target", stage]);
+        }
+        output(docker.arg(context)).with_context(|| format!("making {name}"))?;
+        self.added.push(name.to_owned());
+        Ok(())
+    }
+}
+
+impl Drop for Images<'_> {
+    fn drop(&mut self) {
+        if self.added.is_empty() || self.engine.is_own() {
+            return; // our own engine goes with all that it holds
+        }
+        let mut remove = self.engine.docker(self.ctx);
+        remove.args(["image", "rm", "--force"]).args(&self.added);
+        if let Err(error) = output(&mut remove) {
+            eprintln!("images may be left: {error:#}");
+        }
+    }
+}
+
+/// A root file system with the packages that the stand-ins need; made once and kept in `target/`.
+fn root_archive(ctx: &Workspace) -> Result<PathBuf> {
+    let suite = suite()?;
+    let dir = ctx.root().join("target/compose");
+    let archive = dir.join(format!("{suite}.tar"));
+    if archive.is_file() {
+        return Ok(archive);
+    }
+    packages::ensure(ctx, &["debootstrap"], "stand-ins for images")?;
+    timed(&format!("debootstrap {suite} (once; kept in target/compose)"), || {
+        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        let root = tempfile::Builder::new().prefix("root-").tempdir_in(&dir)?;
+        let mut make = ctx.command("debootstrap");
+        make.args(["--variant=minbase", "--include=redis-server,prometheus,wget"]);
+        if on_ubuntu() {
+            make.arg("--components=main,universe");
+        }
+        output(make.arg(&suite).arg(root.path()))?;
+        let fresh = archive.with_extension("new");
+        let mut tar = ctx.command("tar");
+        tar.arg("--directory").arg(root.path()).arg("--create").arg("--file").arg(&fresh);
+        tar.args(LEFT_OUT.map(|path| format!("--exclude={path}")));
+        output(tar.arg("."))?;
+        fs::rename(&fresh, &archive).with_context(|| format!("naming {}", archive.display()))?;
+        Ok(archive.clone())
+    })
+}
+
+/// This system's release: what our executables were linked on, so what they run on.
+fn suite() -> Result<String> {
+    os_release("VERSION_CODENAME").context("/etc/os-release names no VERSION_CODENAME")
+}
+
+fn on_ubuntu() -> bool {
+    os_release("ID").is_some_and(|id| id == "ubuntu")
+}
+
+fn os_release(key: &str) -> Option<String> {
+    let text = fs::read_to_string("/etc/os-release").ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+    Some(value.trim_matches('"').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DEBIAN, ENVOY, IMAGES_PART, OURS, PROMETHEUS, REDIS};
+
+    const COMPOSE: &str = include_str!("../../../docker-compose.yml");
+    const DOCKERFILE: &str = include_str!("../../../envoy/docker/Dockerfile");
+
+    #[test]
+    fn the_names_are_those_that_the_files_use() {
+        for name in [REDIS, PROMETHEUS] {
+            assert!(COMPOSE.contains(&format!("image: {name}\n")), "{name}");
+        }
+        for name in [DEBIAN, ENVOY] {
+            assert!(DOCKERFILE.contains(&format!("FROM {name} AS ")), "{name}");
+        }
+        for (stage, name) in OURS {
+            assert!(COMPOSE.contains(&format!("image: {name}:${{GATEWAY_TAG:-dev}}\n")), "{name}");
+            assert!(COMPOSE.contains(&format!("target: {stage} }}")), "{stage}");
+            assert!(DOCKERFILE.contains(&format!(" AS {stage}\n")), "{stage}");
+        }
+        assert!(DOCKERFILE.contains(IMAGES_PART));
+    }
+}
