@@ -7,10 +7,12 @@
 pub mod host;
 pub mod vm;
 
+mod document;
 mod generation;
 mod log;
 mod metrics;
 mod plugin;
+mod protobuf;
 mod request;
 mod seed;
 mod signatures;

@@ -4,6 +4,7 @@
 //! plugin that it has. Envoy asks once, in a throw-away VM, and remembers the answer, so reading a
 //! policy depends on nothing but its text and the environment.
 
+use crate::document;
 use crate::generation::{Raised, Standing, stand};
 use crate::host::{Buffer, Host, Level, attribute};
 use crate::log;
@@ -95,7 +96,7 @@ fn read<H: Host>(shared: &Shared<H>, size: usize) -> Result<Plugin<H>, Vec<Mista
     if bytes.is_empty() {
         return Err(mistake("the configuration is empty", "a policy, at least `{version: 1}`"));
     }
-    let document = serde_json::from_slice(&bytes)
+    let document = document::read(&bytes)
         .map_err(|error| mistake(&format!("not JSON: {error}"), "a policy as JSON"))?;
     let variables = |name: &str| host.variable(name);
     let policy = config::read(&document, Environment::Given(&variables))?;

@@ -65,6 +65,8 @@ struct State {
 struct Flight {
     token: u32,
     sent: Nanos,
+    /// How long the sidecar was asked to hold it.
+    wait: Nanos,
     /// The highest command that it reports.
     told: u64,
 }
@@ -178,7 +180,8 @@ impl<H: Host> Sync<H> {
         let Some(lease) = self.work(&mut state, me, lease, answer.commands, seed, now) else {
             return state.lose();
         };
-        if !idle || now.monotonic - flight.sent >= HELD_MIN {
+        let hasty = flight.wait > Nanos::ZERO && now.monotonic - flight.sent < HELD_MIN;
+        if !idle || !hasty {
             self.poll(&mut state, &lease, seed, now.monotonic);
         }
     }
@@ -224,6 +227,8 @@ impl<H: Host> Sync<H> {
         let told = unreported.iter().map(|done| done.id).max().unwrap_or(0);
         let mut done = std::mem::take(&mut state.again);
         done.extend(unreported);
+        // The first poll is answered at once: then it is known whether the line is up.
+        let wait = if state.link == Link::Up { WAIT } else { Nanos::ZERO };
         let poll = Poll {
             protocol: PROTOCOL,
             instance: format!("{:016x}", seed.instance),
@@ -232,7 +237,7 @@ impl<H: Host> Sync<H> {
                 hash: self.hash.clone(),
                 generation: state.generation,
             },
-            wait_ms: u32::try_from(WAIT.as_millis()).unwrap_or(u32::MAX),
+            wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
             done,
         };
         let body = serde_json::to_vec(&poll).unwrap_or_default();
@@ -246,7 +251,7 @@ impl<H: Host> Sync<H> {
         let call =
             Call { cluster: &self.cluster, headers: &headers, body: &body, timeout: TIMEOUT };
         match self.host.call(&call) {
-            Ok(token) => state.flight = Some(Flight { token, sent: now, told }),
+            Ok(token) => state.flight = Some(Flight { token, sent: now, wait, told }),
             Err(_) => self.down(state, Trouble::Unsendable),
         }
     }

@@ -19,7 +19,7 @@ pub(crate) struct Process {
     random: Cell<u64>,
     /// The clock; both clocks show the same.
     pub(crate) now: Cell<u64>,
-    shared: RefCell<HashMap<Vec<u8>, (Vec<u8>, u32)>>,
+    shared: RefCell<HashMap<Vec<u8>, Value>>,
     cas: Cell<u32>,
     metrics: RefCell<Vec<(String, i64)>>,
     /// Every log line of every VM.
@@ -27,6 +27,16 @@ pub(crate) struct Process {
     tokens: Cell<u32>,
     /// How many of 1000 host calls fail or lie.
     pub(crate) hostility: Cell<u64>,
+}
+
+/// A shared value and its version.
+type Value = (Vec<u8>, u32);
+
+/// A call that was made.
+pub(crate) struct Called {
+    pub(crate) token: u32,
+    pub(crate) headers: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What belongs to one VM.
@@ -38,22 +48,33 @@ pub(crate) struct VmSide {
     pub(crate) request: RefCell<Vec<u8>>,
     pub(crate) response: RefCell<Vec<u8>>,
     pub(crate) call_response: RefCell<Option<(Vec<u8>, Vec<u8>)>>,
-    /// Calls made: token, headers, body.
-    pub(crate) calls: RefCell<Vec<(u32, Vec<u8>, Vec<u8>)>>,
+    pub(crate) calls: RefCell<Vec<Called>>,
     /// Replies sent: status, details.
     pub(crate) replies: RefCell<Vec<(u16, String)>>,
     /// Request headers removed and set.
     pub(crate) edits: RefCell<Vec<String>>,
     /// Response headers added.
     pub(crate) added: RefCell<Vec<String>>,
+    /// Whether no call can be made.
     pub(crate) callless: Cell<bool>,
+    /// Whether request headers cannot be changed.
+    pub(crate) editless: Cell<bool>,
+    /// What the host does inside a local reply, as Envoy may.
+    pub(crate) inside_reply: RefCell<Option<Rc<dyn Fn()>>>,
+}
+
+impl Process {
+    /// Draws other numbers from now on.
+    pub(crate) fn random_from(&self, seed: u64) {
+        self.random.set(seed);
+    }
 }
 
 impl FakeHost {
     /// The first VM of a new process.
     pub(crate) fn new(seed: u64) -> Self {
         let host = Self::default();
-        host.process.random.set(seed.wrapping_mul(2).wrapping_add(1));
+        host.process.random_from(seed);
         host.process.now.set(1_000_000_000_000);
         host
     }
@@ -193,12 +214,18 @@ impl Host for FakeHost {
 
     fn replace_header(&self, _map: Map, name: &str, _value: &[u8]) -> Result<(), Status> {
         self.ill()?;
+        if self.vm.editless.get() {
+            return Err(Status::BadArgument);
+        }
         self.vm.edits.borrow_mut().push(format!("={name}"));
         Ok(())
     }
 
     fn remove_header(&self, _map: Map, name: &str) -> Result<(), Status> {
         self.ill()?;
+        if self.vm.editless.get() {
+            return Err(Status::BadArgument);
+        }
         self.vm.edits.borrow_mut().push(format!("-{name}"));
         Ok(())
     }
@@ -211,6 +238,10 @@ impl Host for FakeHost {
 
     fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), Status> {
         self.vm.replies.borrow_mut().push((response.status, response.details.into()));
+        let inside = self.vm.inside_reply.borrow().clone();
+        if let Some(inside) = inside {
+            inside();
+        }
         self.ill()
     }
 
@@ -261,7 +292,8 @@ impl Host for FakeHost {
         }
         self.process.tokens.set(self.process.tokens.get() + 4);
         let token = self.process.tokens.get();
-        self.vm.calls.borrow_mut().push((token, call.headers.into(), call.body.into()));
+        let called = Called { token, headers: call.headers.into(), body: call.body.into() };
+        self.vm.calls.borrow_mut().push(called);
         Ok(token)
     }
 

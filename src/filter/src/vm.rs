@@ -4,6 +4,9 @@
 //! late. No table is borrowed while a plugin or a stream works, because the host may call back in
 //! between.
 
+#[cfg(test)]
+mod tests;
+
 use crate::host::{Host, LocalResponse};
 use crate::metrics::Metrics;
 use crate::plugin::{Configured, Plugin, Shared, configure};

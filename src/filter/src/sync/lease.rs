@@ -51,7 +51,9 @@ impl Lease {
                 reported: 0,
                 done: Vec::new(),
             });
-            if lease.holder != me && now < lease.expires {
+            // Nobody writes an expiry further away than that; who has one must not rule for ever.
+            let live = now < lease.expires && lease.expires <= now + TERM;
+            if lease.holder != me && live {
                 return Change::Keep(None);
             }
             lease.holder = me;

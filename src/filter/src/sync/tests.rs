@@ -1,1 +1,303 @@
 //! Elections, answers and commands, on a host in memory.
+
+use super::*;
+use crate::plugin::TICK;
+use crate::testing::FakeHost;
+use policy::config::{self, Environment};
+use serde_json::{Value, json};
+
+struct Node {
+    host: FakeHost,
+    sync: Sync<FakeHost>,
+    metrics: Metrics<FakeHost>,
+}
+
+type Header<'a> = (&'a [u8], &'a [u8]);
+
+const SEED: Seed = Seed { keys: [1, 2], instance: 3 };
+
+fn policy() -> Policy {
+    let document = json!({
+        "version": 1,
+        "circuit_breakers": {"default": {"failure_threshold": 3}},
+        "sidecar": {"cluster": "side", "token": {"env": "T"}},
+    });
+    let token = |_: &str| Some("a-token-that-is-long-enough-for-it".to_owned());
+    config::read(&document, Environment::Given(&token)).unwrap()
+}
+
+impl Node {
+    fn new(host: FakeHost) -> Self {
+        let metrics = Metrics::new(host.clone());
+        let sync = Sync::new(&policy(), &host, &metrics).unwrap();
+        Self { host, sync, metrics }
+    }
+
+    fn now(&self) -> Moment {
+        self.host.moment().unwrap()
+    }
+
+    fn tick(&self) {
+        self.sync.on_tick(4, SEED, self.now());
+    }
+
+    fn polls(&self) -> usize {
+        self.host.vm.calls.borrow().len()
+    }
+
+    fn poll(&self) -> Value {
+        let calls = self.host.vm.calls.borrow();
+        serde_json::from_slice(&calls.last().unwrap().body).unwrap()
+    }
+
+    fn answer(&self, headers: &[Header<'_>], body: &str) {
+        let token = self.host.vm.calls.borrow().last().unwrap().token;
+        let answer = (serialize(headers), body.as_bytes().to_vec());
+        *self.host.vm.call_response.borrow_mut() = Some(answer);
+        self.sync.on_answer(token, body.len(), SEED, self.now());
+    }
+
+    fn good(&self, commands: Value) {
+        let body = json!({"protocol": 1, "commands": commands}).to_string();
+        self.answer(&[(b":status", b"200"), (b"x-tracseq-sync", b"1")], &body);
+    }
+
+    fn connected(&self) -> i64 {
+        self.host.metric("gateway_sidecar_connected")
+    }
+}
+
+fn reset(id: u64, service: &str) -> Value {
+    json!({"id": id, "action": {"reset_breaker": {"service": service}}})
+}
+
+/// Opens the breaker of `samples` in the nodes' shared memory.
+fn fail(node: &Node) {
+    use policy::facts::Facts;
+    use policy::pipeline::{Means, Outcome, Step, judge};
+    struct Nobody;
+    impl policy::verify::Verify for Nobody {
+        fn verify(
+            &mut self,
+            _: &[u8],
+            _: Nanos,
+        ) -> Result<policy::verify::Verified, policy::verify::TokenError> {
+            Err(policy::verify::TokenError::Untrusted)
+        }
+    }
+    let policy = policy();
+    let map = serialize(&[(b":path", b"/"), (b":method", b"GET")]);
+    for _ in 0..3 {
+        let mut store = SharedData(node.host.clone());
+        let mut events = node.metrics.clone();
+        let facts = Facts { headers: Headers::new(&map), client: None, service: Some("samples") };
+        let mut means =
+            Means { store: &mut store, verify: &mut Nobody, events: &mut events, seed: SEED.keys };
+        let Step::Forward(_, passage) = judge(&policy, &facts, &mut means, node.now()) else {
+            panic!("refused")
+        };
+        let outcome = Outcome {
+            status: 503,
+            flags: 0,
+            details: b"via_upstream",
+            service: Some("samples"),
+            duration: Nanos::ZERO,
+        };
+        passage.finish(&policy, &outcome, &mut store, &mut events, SEED.keys, node.now());
+    }
+}
+
+fn open(node: &Node) -> i64 {
+    node.host.metric("gateway_breaker_state;service=samples;state=open")
+}
+
+#[test]
+fn one_of_many_is_elected_and_polls_with_its_token() {
+    let first = Node::new(FakeHost::new(1));
+    let others: Vec<Node> = (0..5).map(|_| Node::new(first.host.sibling())).collect();
+    for _ in 0..10 {
+        first.tick();
+        others.iter().for_each(Node::tick);
+        first.host.pass(TICK);
+    }
+    assert_eq!(first.polls(), 1);
+    assert_eq!(others.iter().map(Node::polls).sum::<usize>(), 0);
+    let calls = first.host.vm.calls.borrow();
+    let headers = Headers::new(&calls[0].headers);
+    let bearer = b"Bearer a-token-that-is-long-enough-for-it";
+    assert_eq!(headers.only("authorization"), Occurrence::Once(bearer));
+    assert_eq!(headers.only(":path"), Occurrence::Once(b"/sync"));
+}
+
+#[test]
+fn a_poll_says_who_asks_and_the_first_is_answered_at_once() {
+    let node = Node::new(FakeHost::new(1));
+    node.tick();
+    let poll = node.poll();
+    assert_eq!(poll["protocol"], 1);
+    assert_eq!(poll["instance"], "0000000000000003");
+    assert_eq!(poll["policy"]["generation"], 4);
+    assert_eq!(poll["wait_ms"], 0);
+    node.good(json!([]));
+    assert_eq!((node.polls(), &node.poll()["wait_ms"]), (2, &json!(5000)));
+    assert_eq!(node.connected(), 1);
+}
+
+#[test]
+fn a_dead_holder_is_replaced_after_its_lease_and_its_late_answer_is_dropped() {
+    let dead = Node::new(FakeHost::new(1));
+    let heir = Node::new(dead.host.sibling());
+    dead.tick();
+    fail(&dead);
+    heir.tick();
+    assert_eq!(heir.polls(), 0);
+    for _ in 0..4 {
+        heir.host.pass(TICK);
+        heir.tick();
+    }
+    assert_eq!(heir.polls(), 1);
+    dead.good(json!([reset(1, "samples")]));
+    assert_eq!((open(&dead), dead.polls()), (1, 1));
+    heir.good(json!([reset(1, "samples")]));
+    assert_eq!(open(&heir), 0);
+}
+
+#[test]
+fn a_command_is_done_once_and_reported_until_the_sidecar_has_answered() {
+    let node = Node::new(FakeHost::new(1));
+    fail(&node);
+    node.tick();
+    node.good(json!([reset(7, "samples"), reset(8, "nobody")]));
+    assert_eq!(open(&node), 0);
+    let done = json!([{"id": 7, "outcome": "applied"}, {"id": 8, "outcome": "unknown"}]);
+    assert_eq!(node.poll()["done"], done);
+    // The poll with the report is lost; the next one has it again.
+    node.answer(&[(b":status", b"503")], "upstream connect error");
+    node.host.pass(TICK);
+    node.tick();
+    assert_eq!(node.poll()["done"], done);
+    fail(&node);
+    // The sidecar asks for what was done: it is told, and nothing is done.
+    node.good(json!([reset(7, "samples")]));
+    assert_eq!(open(&node), 1);
+    assert_eq!(node.poll()["done"], json!([{"id": 7, "outcome": "applied"}]));
+    node.good(json!([]));
+    node.host.pass(TICK);
+    node.tick();
+    assert_eq!(node.poll()["done"], json!([]));
+}
+
+#[test]
+fn what_a_dead_holder_did_is_not_done_again_by_its_heir() {
+    let dead = Node::new(FakeHost::new(1));
+    let heir = Node::new(dead.host.sibling());
+    fail(&dead);
+    dead.tick();
+    dead.good(json!([reset(7, "samples")]));
+    fail(&dead);
+    heir.host.pass(lease::TERM);
+    heir.tick();
+    assert_eq!(heir.poll()["done"], json!([{"id": 7, "outcome": "applied"}]));
+    heir.good(json!([reset(7, "samples")]));
+    assert_eq!(open(&heir), 1);
+}
+
+#[test]
+fn what_no_sidecar_says_is_no_answer_and_is_logged_once() {
+    let marker = (&b"x-tracseq-sync"[..], &b"1"[..]);
+    let ok = (&b":status"[..], &b"200"[..]);
+    let good = r#"{"protocol":1,"commands":[]}"#;
+    let bad: [(&[Header], &str); 9] = [
+        (&[(b":status", b"503")], "upstream connect error"),
+        (&[ok], good),
+        (&[ok, marker, marker], good),
+        (&[ok, (b"x-tracseq-sync", b"2")], good),
+        (&[(b":status", b"401"), marker], good),
+        (&[ok, marker], ""),
+        (&[ok, marker], "{nope"),
+        (&[ok, marker], r#"{"protocol":2,"commands":[]}"#),
+        (&[], ""),
+    ];
+    for (headers, body) in bad {
+        let node = Node::new(FakeHost::new(1));
+        node.tick();
+        node.good(json!([]));
+        for _ in 0..3 {
+            node.answer(headers, body);
+            node.host.pass(TICK);
+            node.tick();
+        }
+        assert_eq!(node.connected(), 0, "{headers:?} {body}");
+        assert_eq!(node.host.logged("sidecar not connected"), 1, "{headers:?} {body}");
+        assert_eq!(node.polls(), 5);
+        node.good(json!([]));
+        assert_eq!((node.connected(), node.host.logged("sidecar connected")), (1, 2));
+    }
+}
+
+#[test]
+fn a_poll_that_cannot_be_sent_is_tried_again_on_each_tick() {
+    let node = Node::new(FakeHost::new(1));
+    node.host.vm.callless.set(true);
+    node.tick();
+    node.tick();
+    assert_eq!(node.host.logged("the cluster does not exist"), 1);
+    node.host.vm.callless.set(false);
+    node.tick();
+    assert_eq!(node.polls(), 1);
+}
+
+#[test]
+fn a_poll_that_is_never_answered_is_given_up() {
+    let node = Node::new(FakeHost::new(1));
+    node.tick();
+    for _ in 0..19 {
+        node.host.pass(TICK);
+        node.tick();
+    }
+    assert_eq!(node.polls(), 2);
+    assert_eq!(node.host.metric("gateway_sidecar_sync_age_seconds"), 9);
+}
+
+#[test]
+fn a_sidecar_that_does_not_hold_polls_does_not_make_us_spin() {
+    let node = Node::new(FakeHost::new(1));
+    node.tick();
+    node.good(json!([]));
+    for _ in 0..10 {
+        let polls = node.polls();
+        node.good(json!([]));
+        assert_eq!(node.polls(), polls);
+        node.host.pass(TICK);
+        node.tick();
+        assert_eq!(node.polls(), polls + 1);
+    }
+}
+
+#[test]
+fn a_plugin_that_retires_leaves_the_line_at_once() {
+    let old = Node::new(FakeHost::new(1));
+    let new = Node::new(old.host.sibling());
+    old.tick();
+    old.sync.retire();
+    new.tick();
+    assert_eq!(new.polls(), 1);
+    old.good(json!([]));
+    assert_eq!(old.polls(), 1);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_counts_as_none() {
+    let node = Node::new(FakeHost::new(1));
+    for garbage in [&b"\x02"[..], b"\x01short", &[1; 34], &[1; 42], &[9; 33]] {
+        let host = node.host.sibling();
+        let mut store = SharedData(host.clone());
+        policy::store::update(&mut store, b"filter/sync", |_| {
+            policy::store::Change::Write(garbage.to_vec(), ())
+        })
+        .unwrap();
+        let heir = Node::new(host);
+        heir.tick();
+        assert_eq!(heir.polls(), 1, "{garbage:?}");
+    }
+}
