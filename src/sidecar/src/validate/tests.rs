@@ -71,13 +71,11 @@ fn a_policy_inside_an_envoy_yaml_is_found_with_its_path() {
 
 #[test]
 fn a_word_that_envoy_takes_for_a_boolean_is_refused_as_envoy_would() {
-    check_lines("version: 1\nhttps: {mode: off}\n", &[]);
-    check_lines(
-        &wasm_struct("version: 1\nhttps: {mode: off}"),
-        &["9: typed_config.config.configuration.value.https.mode: "],
-    );
-    let report = check(&wasm_struct("version: 1\nhttps: {mode: off}"));
-    assert!(report.findings[0].allowed.contains("bare `off`"), "{:?}", report.findings);
+    check_lines("version: 1\nname: yes\n", &[]);
+    let text = wasm_struct("version: 1\nname: yes");
+    check_lines(&text, &["9: typed_config.config.configuration.value.name: "]);
+    let report = check(&text);
+    assert!(report.findings[0].allowed.contains("bare `yes`"), "{:?}", report.findings);
 }
 
 #[test]
