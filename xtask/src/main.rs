@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod compose;
 mod packages;
+mod test;
 mod tidy;
 mod up;
 mod workspace;
@@ -28,6 +29,8 @@ enum Command {
     Up(up::Args),
     /// Builds the filter, the sidecar and the demo service and finds Envoy: target/dist/.
     Build(build::Args),
+    /// THE TESTS: format, lints, unit tests, end to end on real Envoy, docker-compose.
+    Test(test::Args),
     /// The rules that neither the compiler nor clippy knows.
     Tidy,
     /// Performance beside Envoy's native filters; writes a table and a plot to target/bench/.
@@ -38,7 +41,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -46,13 +49,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli) -> Result<ExitCode> {
     let ctx = Workspace::find()?;
     match cli.command {
-        Command::Up(args) => up::run(&args, &ctx),
-        Command::Build(args) => build::run(&args, &ctx).map(|_| ()),
-        Command::Tidy => tidy::run(&ctx),
-        Command::Bench(args) => bench::run(&args, &ctx),
-        Command::Compose(args) => compose::run(&args, &ctx),
+        Command::Up(args) => up::run(&args, &ctx)?,
+        Command::Build(args) => build::run(&args, &ctx).map(|_| ())?,
+        Command::Test(args) => return Ok(test::run(&args, &ctx)),
+        Command::Tidy => tidy::run(&ctx)?,
+        Command::Bench(args) => bench::run(&args, &ctx)?,
+        Command::Compose(args) => compose::run(&args, &ctx)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,159 @@
+//! The steps of `cargo xtask test`, in their order: what says most in the least time comes first.
+
+use super::Layer::{Artefacts, Build, Slow, Sources};
+use super::{Args, Outcome, Step, upbox};
+use crate::build::{self, envoy, module, wasm};
+use crate::workspace::{Workspace, on_path, output, run};
+use crate::{compose, tidy};
+use anyhow::{Context as _, Result, bail};
+use std::path::Path;
+
+/// The name of the step without which nothing can be run.
+pub(super) const BUILD: &str = "build";
+/// The tests that also run on the oldest Envoy.
+const SMOKE: &str = "smoke";
+/// A module beyond this takes Envoy noticeably longer to start; what adds to it shall say why.
+const MODULE_BYTES_MAX: usize = 4 << 20;
+
+/// Every step.
+pub(super) fn all() -> Vec<Step> {
+    vec![
+        Step { name: "format", layer: Sources, body: format },
+        Step { name: "lints, native", layer: Sources, body: clippy },
+        Step { name: "lints, wasm", layer: Sources, body: clippy_wasm },
+        Step { name: "tidy", layer: Sources, body: tidy_up },
+        Step { name: "documentation", layer: Sources, body: doc },
+        Step { name: "licences and advisories", layer: Sources, body: deny },
+        Step { name: "unit and property tests", layer: Sources, body: unit },
+        Step { name: BUILD, layer: Build, body: artefacts },
+        Step { name: "the filter's imports, exports and size", layer: Artefacts, body: interface },
+        Step { name: "end to end on Envoy 1.40", layer: Slow, body: end_to_end },
+        Step { name: "end to end on Envoy 1.36, the smaller pass", layer: Slow, body: oldest },
+        Step { name: "cargo xtask up, from outside", layer: Slow, body: upbox::test },
+        Step { name: "docker-compose", layer: Slow, body: compose_run },
+    ]
+}
+
+fn format(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    run(ctx.cargo().args(["fmt", "--all", "--check"])).context("run `cargo fmt --all`")?;
+    Ok(Outcome::Passed)
+}
+
+fn clippy(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    let options = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+    run(ctx.cargo().args(options))?;
+    Ok(Outcome::Passed)
+}
+
+fn clippy_wasm(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    wasm::resolve(ctx)?.clippy(ctx)?;
+    Ok(Outcome::Passed)
+}
+
+fn tidy_up(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    tidy::run(ctx)?;
+    Ok(Outcome::Passed)
+}
+
+fn doc(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    let mut cargo = ctx.cargo();
+    cargo.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    run(cargo.env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(Outcome::Passed)
+}
+
+fn deny(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    if on_path("cargo-deny").is_none() {
+        return Ok(Outcome::Skipped("cargo-deny is not installed".to_owned()));
+    }
+    run(ctx.cargo().args(["deny", "--log-level", "warn", "check"]))?;
+    Ok(Outcome::Passed)
+}
+
+/// All selections of tests are of the whole workspace: another choice of packages would be another
+/// choice of features, and everything would be compiled again.
+fn unit(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    let mut cargo = ctx.cargo();
+    cargo.args(["test", "--workspace", "--lib", "--bins"]);
+    for folder in folders(&ctx.root().join("src"))? {
+        for name in integration_tests(&folder.join("tests"))? {
+            cargo.args(["--test", &name]);
+        }
+    }
+    run(&mut cargo)?;
+    run(ctx.cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
+    Ok(Outcome::Passed)
+}
+
+fn artefacts(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    let args = build::Args { envoy_version: Some(envoy::VERSION.to_owned()) };
+    build::run(&args, ctx)?;
+    Ok(Outcome::Passed)
+}
+
+fn interface(args: &Args, ctx: &Workspace) -> Result<Outcome> {
+    let bytes = std::fs::read(ctx.dist().join(build::FILTER)).context("reading the filter")?;
+    module::compare(ctx, &bytes, args.bless)?;
+    let size = bytes.len();
+    println!("    {size} bytes of at most {MODULE_BYTES_MAX}");
+    if size > MODULE_BYTES_MAX {
+        bail!("the filter has {size} bytes; find what grew, or raise the bound with a reason");
+    }
+    Ok(Outcome::Passed)
+}
+
+fn end_to_end(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    let names = integration_tests(&ctx.root().join("test-harness/tests"))?;
+    harness_tests(ctx, &names, &ctx.dist().join(build::ENVOY))
+}
+
+fn oldest(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    let envoy = envoy::find(ctx, Some(envoy::OLDEST))?;
+    harness_tests(ctx, &[SMOKE.to_owned()], &envoy)
+}
+
+/// Runs tests of the harness on this Envoy.
+fn harness_tests(ctx: &Workspace, names: &[String], envoy: &Path) -> Result<Outcome> {
+    let version = output(ctx.command(envoy).arg("--version"))?;
+    println!("    {}", version.trim());
+    let mut cargo = ctx.cargo();
+    cargo.args(["test", "--workspace", "--no-fail-fast"]);
+    for name in names {
+        cargo.args(["--test", name]);
+    }
+    run(cargo.env("GATEWAY_DIST", ctx.dist()).env("GATEWAY_ENVOY", envoy))?;
+    Ok(Outcome::Passed)
+}
+
+fn compose_run(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    Ok(match compose::integration(&compose::Args::default(), ctx)? {
+        compose::Outcome::Passed => Outcome::Passed,
+        compose::Outcome::Skipped(reason) => Outcome::Skipped(reason),
+    })
+}
+
+/// The names of the integration tests in a folder; none where there is no folder.
+fn integration_tests(folder: &Path) -> Result<Vec<String>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("{}", folder.display()))? {
+        let path = entry.context("reading the tests")?.path();
+        if path.extension().is_some_and(|ext| ext == "rs")
+            && let Some(stem) = path.file_stem()
+        {
+            names.push(stem.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The folders in a folder.
+fn folders(place: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let entries = std::fs::read_dir(place).with_context(|| format!("{}", place.display()))?;
+    let mut found: Vec<_> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,148 @@
+//! `cargo xtask up` as a user meets it: a command in a terminal. Knows nothing of how it works.
+
+use super::{Args, Outcome};
+use crate::packages;
+use crate::workspace::{Workspace, on_path, output, say};
+use anyhow::{Context as _, Result, bail, ensure};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use test_harness::process::Process;
+use test_harness::wait;
+
+/// From the command to the ready line. The build before has been done.
+const READY_WITHIN: Duration = Duration::from_secs(180);
+/// From Ctrl-C to the end, with a drain of 30 s in between at most.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
+/// A refusal needs no drain.
+const REFUSED_WITHIN: Duration = Duration::from_secs(120);
+
+/// The step.
+pub(super) fn test(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    if on_path("curl").is_none() {
+        packages::ensure(ctx, &["curl"], "trying what `up` prints")?;
+    }
+    let dir = tempfile::tempdir().context("making a folder")?;
+    serves_and_stops(ctx, dir.path()).context("up, curl, Ctrl-C")?;
+    a_used_port_is_named(ctx, dir.path()).context("up on a port in use")?;
+    a_bad_policy_is_named(ctx, dir.path()).context("up with a bad policy")?;
+    a_missing_variable_is_named(ctx, dir.path()).context("up without a variable")?;
+    Ok(Outcome::Passed)
+}
+
+/// `cargo xtask up` with these arguments, its output in files of `dir`.
+fn up(ctx: &Workspace, name: &str, dir: &Path, arguments: &[&str]) -> Result<Process> {
+    let this = std::env::current_exe().context("finding this program")?;
+    let mut command = Command::new(this);
+    command.current_dir(ctx.root()).arg("up").args(arguments);
+    Process::start(name, command, dir)
+}
+
+/// Every part answers, the printed lines do what they say, and Ctrl-C leaves nothing behind.
+fn serves_and_stops(ctx: &Workspace, dir: &Path) -> Result<()> {
+    let any = ["--port", "0", "--admin-port", "0", "--envoy-admin-port", "0"];
+    let mut house = up(ctx, "up", dir, &any)?;
+    let ready = wait::until("the ready line", READY_WITHIN, || {
+        house.must_run()?;
+        Ok(house.stdout()?.lines().find(|l| l.starts_with("ready ")).map(str::to_owned))
+    })
+    .with_context(|| house.tail())?;
+    say(&ready);
+    let addresses: Vec<String> = ["gateway", "sidecar", "envoy_admin"]
+        .iter()
+        .map(|name| field(&ready, name).map(|url| url.replace("http://", "")))
+        .collect::<Result<_>>()?;
+    let token_file = field(&ready, "admin_token_file")?;
+    ensure!(Path::new(&token_file).is_file(), "{token_file} is not there");
+    curl_lines_do_what_they_say(&house)?;
+    output(Command::new("sh").args(["-c", "kill -INT \"$0\"", &house.pid().to_string()]))?;
+    let status = house.wait(STOP_WITHIN).with_context(|| house.tail())?;
+    ensure!(status.success(), "after Ctrl-C: {status}\n{}", house.tail());
+    for address in &addresses {
+        ensure!(TcpStream::connect(address).is_err(), "somebody still listens at {address}");
+    }
+    ensure!(!Path::new(&token_file).exists(), "{token_file} was left behind");
+    Ok(())
+}
+
+/// The value of `name=value` in the ready line.
+fn field(line: &str, name: &str) -> Result<String> {
+    line.split(' ')
+        .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+        .map(str::to_owned)
+        .with_context(|| format!("no {name} in: {line}"))
+}
+
+/// Runs the five lines in a shell, as somebody who copies them does.
+fn curl_lines_do_what_they_say(house: &Process) -> Result<()> {
+    // The lines are printed after the ready line.
+    let printed = wait::until("the curl lines", READY_WITHIN, || {
+        let text = house.stdout()?;
+        Ok(text.contains("Ctrl-C stops everything").then_some(text))
+    })?;
+    let lines: Vec<&str> = printed.lines().filter(|line| line.starts_with("curl ")).collect();
+    let expected: [&[&str]; 5] = [
+        &["200", "\"samples\""],
+        &["401", "credentials-missing"],
+        &["403", "ip-denied"],
+        &["200", "429"],
+        &["503", "breaker-open"],
+    ];
+    ensure!(lines.len() == expected.len(), "{} curl lines:\n{printed}", lines.len());
+    for (line, expected) in lines.iter().zip(expected) {
+        let answer = output(Command::new("sh").args(["-c", line]))?;
+        for part in expected {
+            ensure!(answer.contains(part), "{line}\nwas to show {part}, but showed\n{answer}");
+        }
+        println!("    a printed line shows {}", expected.join(" and "));
+    }
+    Ok(())
+}
+
+fn a_used_port_is_named(ctx: &Workspace, dir: &Path) -> Result<()> {
+    let holder = TcpListener::bind("127.0.0.1:0").context("taking a port")?;
+    let port = holder.local_addr().context("taking a port")?.port().to_string();
+    let arguments = ["--port", &port, "--admin-port", "0", "--envoy-admin-port", "0"];
+    refused(up(ctx, "up-port", dir, &arguments)?, &[&port, "--port"])
+}
+
+fn a_bad_policy_is_named(ctx: &Workspace, dir: &Path) -> Result<()> {
+    let policy = "version: 1\nhttps: { mode: sometimes }\nip: { deny: [\"999.1.1.1\"] }\n";
+    let file = write(dir, "bad.yaml", policy)?;
+    refused(with_policy(ctx, "up-policy", dir, &file)?, &["bad.yaml:2", "https", "bad.yaml:3"])
+}
+
+fn a_missing_variable_is_named(ctx: &Workspace, dir: &Path) -> Result<()> {
+    let policy = "version: 1\nauthentication: { mode: required, jwt: { providers: [{ name: p, \
+                  issuer: i, audiences: [a], algorithms: [HS256], \
+                  keys: { secret: { env: A_VARIABLE_THAT_NOBODY_SETS } } }] } }\n";
+    let file = write(dir, "variable.yaml", policy)?;
+    refused(with_policy(ctx, "up-variable", dir, &file)?, &["A_VARIABLE_THAT_NOBODY_SETS"])
+}
+
+fn with_policy(ctx: &Workspace, name: &str, dir: &Path, file: &str) -> Result<Process> {
+    let ports = ["--port", "0", "--admin-port", "0", "--envoy-admin-port", "0"];
+    up(ctx, name, dir, &[&ports[..], &["--policy", file]].concat())
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> Result<String> {
+    let file = dir.join(name);
+    std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    Ok(file.display().to_string())
+}
+
+/// It ends with an error that names all of this, and has never been ready.
+fn refused(mut house: Process, names: &[&str]) -> Result<()> {
+    let status = house.wait(REFUSED_WITHIN).with_context(|| house.tail())?;
+    ensure!(!status.success(), "it should have failed\n{}", house.tail());
+    let said = house.stderr()?;
+    for name in names {
+        ensure!(said.contains(name), "the error should name {name}:\n{said}");
+    }
+    if house.stdout()?.contains("\nready ") {
+        bail!("it said ready\n{}", house.tail());
+    }
+    println!("    refused: {}", said.trim().lines().next().unwrap_or_default());
+    Ok(())
+}
