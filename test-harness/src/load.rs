@@ -26,14 +26,16 @@ const STOP_WITHIN: Duration = Duration::from_secs(15);
 pub struct Tally {
     /// Answers by status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Requests that got no whole answer.
+    /// Requests that never began: nobody listened any more.
+    pub refused: u64,
+    /// Requests that began and got no whole answer.
     pub failed: u64,
     /// The first of their errors.
     pub errors: Vec<String>,
 }
 
 impl Tally {
-    /// All requests.
+    /// All requests that began.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.statuses.values().sum::<u64>() + self.failed
@@ -45,7 +47,7 @@ impl Tally {
         self.statuses.get(&status).copied().unwrap_or_default()
     }
 
-    /// Goes on when every request got one of these statuses, and there were requests.
+    /// Goes on when every request that began got one of these statuses, and there were some.
     ///
     /// # Errors
     /// Shows the tally.
@@ -158,6 +160,7 @@ fn record(tally: &Mutex<Tally>, result: Result<u16>) {
     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     match result {
         Ok(status) => *tally.statuses.entry(status).or_default() += 1,
+        Err(error) if never_began(&error) => tally.refused += 1,
         Err(error) => {
             tally.failed += 1;
             if tally.errors.len() < ERRORS_KEPT {
@@ -165,4 +168,10 @@ fn record(tally: &Mutex<Tally>, result: Result<u16>) {
             }
         }
     }
+}
+
+/// Whether not even a connection could be had.
+fn never_began(error: &anyhow::Error) -> bool {
+    let client = error.downcast_ref::<hyper_util::client::legacy::Error>();
+    client.is_some_and(hyper_util::client::legacy::Error::is_connect)
 }

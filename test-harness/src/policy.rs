@@ -12,7 +12,7 @@ pub const JWT_SECRET: &str = "a secret of the tests, long enough for HS256";
 /// The variable of the token between filter and sidecar.
 pub const SYNC_VARIABLE: &str = "GATEWAY_SYNC_TOKEN";
 /// Its value in tests.
-pub const SYNC_TOKEN: &str = "a token between filter and sidecar in tests";
+pub const SYNC_TOKEN: &str = "a-token-between-filter-and-sidecar-in-tests";
 
 /// A policy that does nothing but name its sidecar.
 #[must_use]

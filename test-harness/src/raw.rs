@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything to come back.
@@ -54,6 +54,17 @@ impl Raw {
                 Err(e.into())
             }
             _ => Ok(self),
+        }
+    }
+
+    /// Says that nothing more will be sent; answers can still be read.
+    ///
+    /// # Errors
+    /// The system refuses for another reason than that the other side has closed already.
+    pub fn finish(&mut self) -> Result<()> {
+        match self.stream.shutdown(Shutdown::Write) {
+            Err(e) if e.kind() != ErrorKind::NotConnected => Err(e.into()),
+            _ => Ok(()),
         }
     }
 

@@ -234,11 +234,15 @@ fn text_answer(status: u16, kind: &'static str, text: String) -> Response<Body> 
 
 /// Headers that are none (a colon in the name) are left out: the script is at fault, not the test.
 fn set_headers(headers: &mut HeaderMap, rule: &Rule) {
-    for (name, value) in &rule.headers {
-        let name = HeaderName::from_bytes(name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
-            headers.insert(name, value);
-        }
+    let parsed = |(name, value): &(String, String)| {
+        Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_str(value).ok()?))
+    };
+    let scripted: Vec<_> = rule.headers.iter().filter_map(parsed).collect();
+    for (name, _) in &scripted {
+        headers.remove(name);
+    }
+    for (name, value) in scripted {
+        headers.append(name, value);
     }
 }
 

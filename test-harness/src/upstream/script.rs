@@ -1,7 +1,7 @@
 //! What a scripted service was told to do, and what it has seen.
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -28,8 +28,8 @@ pub struct Rule {
     pub status: Option<u16>,
     /// The body; a description of the request when not set.
     pub body: Option<String>,
-    /// Headers of the answer.
-    pub headers: BTreeMap<String, String>,
+    /// Headers of the answer, as `[["name", "value"]]`; the same name may come again.
+    pub headers: Vec<(String, String)>,
     /// The `grpc-status` of an answer to a gRPC request; 0 when not set.
     pub grpc_status: Option<u32>,
     /// Breaks the answer.
@@ -83,10 +83,10 @@ impl Rule {
         self
     }
 
-    /// With this header.
+    /// With this header, in addition to those before.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.insert(name.to_owned(), value.to_owned());
+        self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 

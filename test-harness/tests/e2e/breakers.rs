@@ -1,0 +1,111 @@
+//! A breaker opens, probes, closes, and can be reset.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use test_harness::mesh::SOON;
+use test_harness::upstream::Fault;
+use test_harness::wait::until;
+use test_harness::{Mesh, Rule, policy};
+
+fn breaker(timeout: &str) -> Value {
+    policy::with(&json!({ "circuit_breakers": { "default": {
+        "failure_threshold": 3, "timeout": timeout, "half_open_calls": 2, "success_threshold": 2
+    }}}))
+}
+
+fn state<'a>(service: &'a str, state: &'a str) -> [(&'a str, &'a str); 2] {
+    [("service", service), ("state", state)]
+}
+
+#[test]
+fn it_opens_after_failures_in_a_row_and_spares_the_service() -> Result<()> {
+    Mesh::with(breaker("10m")).run(|mesh| {
+        mesh.upstream("storage")?.script(Rule::status(503).times(2));
+        for status in [503, 503, 200] {
+            mesh.get("/api/storage/x").send()?.expect(status)?;
+        }
+        for _ in 0..3 {
+            mesh.get("/api/storage/status/500").send()?.expect(500)?;
+        }
+        let asked = mesh.upstream("storage")?.count();
+        let refused = mesh.get("/api/storage/x").send()?.expect_refusal(503, "breaker-open")?;
+        assert_eq!(refused.header("x-circuit-open"), "true");
+        let wait: u64 = refused.header("retry-after").parse()?;
+        assert!((1..=600).contains(&wait), "retry-after {wait}");
+        assert_eq!(mesh.upstream("storage")?.count(), asked, "an open breaker let one through");
+        mesh.get("/api/auth/x").send()?.expect(200)?;
+        mesh.until_metric("gateway_breaker_state", &state("storage", "open"), 1)?;
+        mesh.until_metric("gateway_breaker_state", &state("storage", "closed"), 0)
+    })
+}
+
+#[test]
+fn it_probes_after_the_timeout_and_closes_when_the_service_is_back() -> Result<()> {
+    Mesh::with(breaker("500ms")).run(|mesh| {
+        for _ in 0..3 {
+            mesh.get("/api/storage/status/503").send()?.expect(503)?;
+        }
+        mesh.get("/api/storage/x").send()?.expect_refusal(503, "breaker-open")?;
+        until("a probe to pass", SOON, || {
+            let answer = mesh.get("/api/storage/x").send()?;
+            Ok((answer.status == 200).then_some(()))
+        })?;
+        for _ in 0..3 {
+            mesh.get("/api/storage/x").send()?.expect(200)?;
+        }
+        mesh.until_metric("gateway_breaker_state", &state("storage", "closed"), 1)?;
+        for to in ["open", "half_open", "closed"] {
+            let labels = [("service", "storage"), ("to", to)];
+            assert_eq!(mesh.metric("gateway_breaker_transitions_total", &labels)?, 1, "{to}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn broken_connections_are_failures_too() -> Result<()> {
+    Mesh::with(breaker("10m")).run(|mesh| {
+        let auth = mesh.upstream("auth")?;
+        auth.script(Rule::fault(Fault::Close).times(1));
+        auth.script(Rule::fault(Fault::Reset).times(1));
+        for _ in 0..2 {
+            mesh.get("/api/auth/x").send()?.expect(503)?;
+        }
+        mesh.close("auth");
+        mesh.get("/api/auth/x").send()?.expect(503)?;
+        mesh.get("/api/auth/x").send()?.expect_refusal(503, "breaker-open")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn an_operator_resets_it_with_the_token_only() -> Result<()> {
+    Mesh::with(breaker("10m")).run(|mesh| {
+        for _ in 0..3 {
+            mesh.get("/api/storage/status/503").send()?.expect(503)?;
+        }
+        mesh.get("/api/storage/x").send()?.expect_refusal(503, "breaker-open")?;
+        let path = "/gateway/circuit-breakers/storage/reset";
+        let sidecar = mesh.sidecar()?.address();
+        test_harness::Request::new(sidecar, "POST", path).send()?.expect(401)?;
+        mesh.get("/api/storage/x").send()?.expect(503)?;
+        mesh.sidecar()?.post(path)?.expect(200)?;
+        mesh.get("/api/storage/x").send()?.expect(200)?;
+        mesh.until_metric("gateway_breaker_state", &state("storage", "closed"), 1)
+    })
+}
+
+#[test]
+fn a_fallback_is_served_instead_of_the_refusal() -> Result<()> {
+    let mut policy = breaker("10m");
+    policy["circuit_breakers"]["services"] = json!({ "storage": {
+        "failure_threshold": 1, "timeout": "10m",
+        "fallback": { "status": 200, "body": "[]", "content_type": "application/json" }
+    }});
+    Mesh::with(policy).run(|mesh| {
+        mesh.get("/api/storage/status/503").send()?.expect(503)?;
+        let answer = mesh.get("/api/storage/x").send()?.expect(200)?;
+        assert_eq!((answer.text().as_str(), answer.header("x-circuit-open")), ("[]", "true"));
+        Ok(())
+    })
+}

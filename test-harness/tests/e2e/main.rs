@@ -1,0 +1,23 @@
+//! The gateway as its users meet it: real Envoy, the built filter, the built sidecar, scripted
+//! services. One file per promise of the contract; every test has a house of its own.
+
+#[cfg(test)]
+mod breakers;
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod policies;
+#[cfg(test)]
+mod protocols;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod security_headers;
+#[cfg(test)]
+mod sidecar_gone;
+#[cfg(test)]
+mod tokens;

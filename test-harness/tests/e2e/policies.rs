@@ -1,0 +1,90 @@
+//! A policy is changed while requests flow: nothing is dropped, nothing is forgotten, and a mistake
+//! changes nothing.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use test_harness::load::Load;
+use test_harness::mesh::SOON;
+use test_harness::wait::until_true;
+use test_harness::{Mesh, Request, policy};
+
+/// A limit that one request exhausts, a breaker that one failure opens, and a header to tell
+/// policies apart.
+fn policy(frame_options: &str) -> Value {
+    policy::with(&json!({
+        "rate_limits": [{ "name": "samples", "match": { "services": ["samples"] }, "key": [],
+            "algorithm": "token_bucket", "requests": 1, "per": "1h", "burst": 1 }],
+        "circuit_breakers": { "services": { "storage": { "failure_threshold": 1, "timeout": "10m" }}},
+        "security_headers": { "preset": "seed", "override": { "X-Frame-Options": frame_options } }
+    }))
+}
+
+fn in_force(mesh: &Mesh, frame_options: &str) -> Result<()> {
+    until_true("the policy to be in force", SOON, || {
+        let mut all = true;
+        // More than the workers there are: each must have it.
+        for _ in 0..8 {
+            let answer = mesh.get("/api/auth/x").send()?.expect(200)?;
+            all &= answer.header("x-frame-options") == frame_options;
+        }
+        Ok(all)
+    })
+}
+
+#[test]
+fn a_change_under_traffic_drops_nothing_and_forgets_nothing() -> Result<()> {
+    Mesh::with(policy("DENY")).run(|mesh| {
+        mesh.get("/api/samples/x").send()?.expect(200)?;
+        mesh.get("/api/samples/x").send()?.expect_refusal(429, "rate-limited")?;
+        mesh.get("/api/storage/status/503").send()?.expect(503)?;
+        mesh.get("/api/storage/x").send()?.expect_refusal(503, "breaker-open")?;
+        let before = mesh.metric("gateway_policy_generation", &[])?;
+        let to = mesh.gateway();
+        let load = Load::start(8, move || Request::new(to, "GET", "/api/auth/load"))?;
+        load.more(100, SOON)?;
+        for frame_options in ["SAMEORIGIN", "DENY", "SAMEORIGIN"] {
+            mesh.set_policy(&policy(frame_options))?;
+            in_force(mesh, frame_options)?;
+            load.more(100, SOON)?;
+        }
+        load.stop()?.only(&[200])?;
+        mesh.get("/api/samples/x").send()?.expect_refusal(429, "rate-limited")?;
+        mesh.get("/api/storage/x").send()?.expect_refusal(503, "breaker-open")?;
+        assert_eq!(mesh.metric("gateway_policy_generation", &[])?, before + 3);
+        mesh.until_synced(SOON)
+    })
+}
+
+#[test]
+fn a_bad_policy_is_refused_and_the_old_one_serves_on() -> Result<()> {
+    Mesh::with(policy("DENY")).run(|mesh| {
+        let to = mesh.gateway();
+        let load = Load::start(4, move || Request::new(to, "GET", "/api/auth/load"))?;
+        load.more(50, SOON)?;
+        let mut bad = policy("SAMEORIGIN");
+        bad["rate_limits"][0]["requests"] = json!(0);
+        bad["htps"] = json!({ "mode": "off" });
+        mesh.offer_bad_policy(&bad)?;
+        load.more(50, SOON)?;
+        load.stop()?.only(&[200])?;
+        in_force(mesh, "DENY")?;
+        let refused = [("outcome", "refused")];
+        assert!(mesh.metric("gateway_policy_reload_total", &refused)? >= 1);
+        let log = mesh.envoy().log()?;
+        for path in ["rate_limits[0].requests", "htps"] {
+            assert!(log.contains(path), "the log does not name {path}");
+        }
+        mesh.set_policy(&policy("SAMEORIGIN"))?;
+        in_force(mesh, "SAMEORIGIN")
+    })
+}
+
+#[test]
+fn a_mistake_is_found_before_the_gateway_sees_it() -> Result<()> {
+    Mesh::with(policy("DENY")).concurrency(1).run(|mesh| {
+        let error = mesh.set_policy(&policy::with(&json!({ "https": { "mode": "maybe" } })));
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(error.contains("https.mode") && error.contains("redirect"), "{error}");
+        in_force(mesh, "DENY")
+    })
+}

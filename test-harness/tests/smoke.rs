@@ -1,0 +1,83 @@
+//! One case per stage, with the policy of the demo: the smaller pass for another Envoy
+//! (`GATEWAY_ENVOY=/path/to/envoy`).
+
+use anyhow::Result;
+use serde_json::Value;
+use test_harness::artefacts::Artefacts;
+use test_harness::mesh::SOON;
+use test_harness::token::{Key, Token, jwks};
+use test_harness::{Mesh, policy};
+
+fn demo() -> Result<Value> {
+    let file = Artefacts::find()?.policy;
+    Ok(serde_yaml_ng::from_str(&std::fs::read_to_string(file)?)?)
+}
+
+#[test]
+fn every_stage_of_the_demo_policy_does_its_work() -> Result<()> {
+    let mut policy = demo()?;
+    policy["authentication"]["jwt"]["providers"].as_array_mut().unwrap().push(serde_json::json!({
+        "name": "idp", "issuer": "https://idp.example", "audiences": ["tracseq-api"],
+        "algorithms": ["RS256", "ES256"], "keys": { "jwks_inline": jwks()? }
+    }));
+    Mesh::with(policy.clone()).behind_proxy().run(|mesh| {
+        let anna = mesh.token("anna")?;
+        let allowed = mesh.get("/api/auth/x").bearer(&anna).send()?.expect(200)?;
+        assert_eq!(allowed.headers("x-frame-options"), ["DENY"]);
+        assert!(!allowed.header("x-ratelimit-remaining").is_empty());
+        let denied = mesh.get("/api/auth/x").header("x-forwarded-for", "203.0.113.1").send()?;
+        denied.expect_refusal(403, "ip-denied")?;
+        mesh.get("/api/auth/x").send()?.expect_refusal(401, "credentials-missing")?;
+        mesh.get("/api/auth/x").bearer("x").send()?.expect_refusal(401, "token-malformed")?;
+        for key in [Key::Rs256, Key::Es256] {
+            let token = Token::new(key, "idp").claim("iss", "https://idp.example").sign()?;
+            mesh.get("/api/auth/x").bearer(&token).send()?.expect(200)?;
+        }
+        for _ in 0..5 {
+            mesh.get("/api/storage/status/503").bearer(&anna).send()?.expect(503)?;
+        }
+        let open = mesh.get("/api/storage/x").bearer(&anna).send()?;
+        open.expect_refusal(503, "breaker-open")?;
+        mesh.sidecar()?.post("/gateway/circuit-breakers/storage/reset")?.expect(200)?;
+        mesh.get("/api/storage/x").bearer(&anna).send()?.expect(200)?;
+        let bert = mesh.token("bert")?;
+        for _ in 0..20 {
+            mesh.get("/api/samples/1").bearer(&bert).send()?.expect(200)?;
+        }
+        let limited = mesh.get("/api/samples/1").bearer(&bert).send()?;
+        limited.expect_refusal(429, "rate-limited")?;
+        policy["https"]["mode"] = "refuse".into();
+        mesh.set_policy(&policy)?;
+        test_harness::wait::until_true("HTTPS to be asked for", SOON, || {
+            Ok(mesh.get("/api/auth/x").send()?.status == 403)
+        })?;
+        mesh.get("/api/auth/x").send()?.expect_refusal(403, "https-required")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn an_empty_policy_adds_nothing_but_metrics() -> Result<()> {
+    Mesh::with(serde_json::json!({ "version": 1 })).alone().run(|mesh| {
+        let answer = mesh.get("/api/auth/x").send()?.expect(200)?;
+        for header in ["x-frame-options", "ratelimit", "x-ratelimit-limit"] {
+            assert_eq!(answer.header(header), "", "{header}");
+        }
+        let labels = [("service", "auth"), ("decision", "allowed"), ("reason", "none")];
+        mesh.until_metric("gateway_requests_total", &labels, 1)?;
+        let prometheus = mesh.envoy().get("/stats/prometheus")?.expect(200)?.text();
+        let line = prometheus.lines().find(|l| l.starts_with("gateway_requests_total{"));
+        let line = line.unwrap_or_default();
+        for label in ["service=\"auth\"", "decision=\"allowed\"", "reason=\"none\""] {
+            assert!(line.contains(label), "{line}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_variables_of_the_demo_policy_are_the_harness_own() -> Result<()> {
+    let text = std::fs::read_to_string(Artefacts::find()?.policy)?;
+    assert!(text.contains(policy::JWT_VARIABLE) && text.contains(policy::SYNC_VARIABLE));
+    Ok(())
+}
