@@ -7,6 +7,7 @@
 pub mod host;
 pub mod vm;
 
+mod cache;
 mod document;
 mod generation;
 mod log;

@@ -45,6 +45,8 @@ pub(crate) struct Stream<H: Host> {
     /// When it was judged.
     began: Cell<Option<Moment>>,
     phase: Cell<Phase>,
+    /// Status and details of our own reply.
+    replied: Cell<Option<(u16, &'static str)>>,
 }
 
 /// How far a stream has come. It never goes back.
@@ -59,7 +61,8 @@ enum Phase {
 impl<H: Host> Stream<H> {
     pub(crate) fn new(plugin: Rc<Plugin<H>>) -> Self {
         let phase = Cell::new(Phase::Fresh);
-        Self { plugin, passage: RefCell::new(None), began: Cell::new(None), phase }
+        let (passage, began, replied) = Default::default();
+        Self { plugin, passage, began, phase, replied }
     }
 
     /// Judges the request, once.
@@ -88,7 +91,7 @@ impl<H: Host> Stream<H> {
         let service = host.attribute(attribute::CLUSTER_NAME).ok();
         let facts = Facts {
             headers: Headers::new(&map),
-            client: host.attribute(attribute::SOURCE_ADDRESS).ok().as_deref().and_then(address),
+            client: plugin.needs.client.then(|| client(host)).flatten(),
             service: service.as_deref().and_then(|name| str::from_utf8(name).ok()),
         };
         let mut store = SharedData(host.clone());
@@ -132,6 +135,7 @@ impl<H: Host> Stream<H> {
         if self.phase.replace(Phase::Replied) >= Phase::Replied {
             return Action::Pause;
         }
+        self.replied.set(Some((reply.status, reply.reason.details())));
         let entries: Vec<(&[u8], &[u8])> =
             reply.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         let headers = serialize(&entries);
@@ -188,26 +192,34 @@ impl<H: Host> Stream<H> {
         let host = &plugin.host;
         let began = self.began.get();
         let now = host.moment().ok().or(began).unwrap_or_default();
-        let details = host.attribute(attribute::RESPONSE_CODE_DETAILS).unwrap_or_default();
-        let service = host.attribute(attribute::CLUSTER_NAME).ok();
-        let code = self.number(attribute::RESPONSE_CODE);
         // Measured here when the request was seen: an attribute costs ten times a subtraction.
         let duration = match began {
             Some(began) => now.monotonic - began.monotonic,
             None => Nanos(self.number(attribute::REQUEST_DURATION)),
         };
-        let outcome = Outcome {
-            status: u16::try_from(code).unwrap_or(0),
-            flags: self.number(attribute::RESPONSE_FLAGS),
-            details: &details,
-            service: service.as_deref().and_then(|name| str::from_utf8(name).ok()),
-            duration,
-        };
         let mut store = SharedData(host.clone());
         let mut events = plugin.metrics.clone();
         let seed = plugin.seed.get(host).keys;
         let passage = self.taken().unwrap_or_else(Passage::unseen);
-        passage.finish(&plugin.policy, &outcome, &mut store, &mut events, seed, now);
+        let settle = move |outcome: &Outcome<'_>| {
+            passage.finish(&plugin.policy, outcome, &mut store, &mut events, seed, now);
+        };
+        // What we answered ourselves we know; only the rest has to be asked for.
+        if let Some((status, details)) = self.replied.get() {
+            let details = details.as_bytes();
+            return settle(&Outcome { status, flags: 0, details, service: None, duration });
+        }
+        let details = host.attribute(attribute::RESPONSE_CODE_DETAILS).unwrap_or_default();
+        let service = host.attribute(attribute::CLUSTER_NAME).ok();
+        let status = self.number(attribute::RESPONSE_CODE);
+        let flags = if plugin.needs.flags { self.number(attribute::RESPONSE_FLAGS) } else { 0 };
+        settle(&Outcome {
+            status: u16::try_from(status).unwrap_or(0),
+            flags,
+            details: &details,
+            service: service.as_deref().and_then(|name| str::from_utf8(name).ok()),
+            duration,
+        });
     }
 
     /// An attribute that is a number; 0 when it cannot be had.
@@ -228,6 +240,11 @@ fn edit<H: Host>(host: &H, edits: &Edits) -> bool {
         .iter()
         .map(|(name, value)| host.replace_header(Map::Request, name, value.as_bytes()));
     set.all(|result| result.is_ok())
+}
+
+/// The client's address, as far as Envoy knows it.
+fn client<H: Host>(host: &H) -> Option<IpAddr> {
+    address(&host.attribute(attribute::SOURCE_ADDRESS).ok()?)
 }
 
 /// Reads `8.8.8.8:0`, `[2001:db8::1]:443` or an address alone. A Unix socket has no address.
