@@ -118,3 +118,33 @@ fn a_bomb_of_aliases_or_brackets_is_refused() {
     assert!(parse(&"[".repeat(1_000_000)).is_err());
     assert!(parse("a: &x [*x]").is_err());
 }
+
+/// Edits of a real document from seeds: whatever stands in a file, the answer is a tree or a finding.
+#[test]
+fn no_text_makes_the_reader_panic() {
+    const TEXT: &[u8] = b"a: &x {b: [1, 'two', \"\\u0041\"], c: |\n  text\n}\n---\n? k\n: - *x\n  - !!str 5\n...\n%YAML 1.2\n";
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % u64::try_from(below).unwrap()).unwrap()
+    };
+    for _ in 0..20_000 {
+        let mut text = TEXT.to_vec();
+        for _ in 0..=random(6) {
+            let at = random(text.len().max(1));
+            let other = TEXT[random(TEXT.len())];
+            match random(4) {
+                0 => text[at] = other,
+                1 => text.insert(at, other),
+                2 if text.len() > 8 => drop(text.remove(at)),
+                _ => text.truncate(at.max(8)),
+            }
+        }
+        let text = String::from_utf8(text).unwrap();
+        for node in parse(&text).unwrap_or_default() {
+            let _ = (node.to_json(Reader::Core), duplicates(&node, ""), node.line_of("a.b[2]"));
+        }
+    }
+}

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing::{error, info, warn};
 
-/// How often the file is looked at: a save is in force well within a second, at no cost.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often the file is looked at: a save is in force well within a second, at no cost. A change
+/// must look the same twice, because editors write in pieces and half a policy is a wrong one.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A policy beyond this is refused unread. A hundred thousand lines fit.
 pub(crate) const FILE_MAX: u64 = 8 * 1024 * 1024;
 
@@ -30,15 +31,21 @@ pub(crate) async fn watch(files: &Files, mut rendered: String) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut unreadable = false;
+    let mut seen = None;
     loop {
         ticks.tick().await;
         match read(&files.policy) {
-            // An editor that truncates and then writes shows an empty file for a moment.
-            Ok(text) if text == rendered || text.is_empty() => unreadable = false,
             Ok(text) => {
                 unreadable = false;
-                again(files, &text);
-                rendered = text;
+                // An editor that truncates and then writes shows an empty file for a moment.
+                if text == rendered || text.is_empty() {
+                    seen = None;
+                } else if seen.as_ref() == Some(&text) {
+                    again(files, &text);
+                    rendered = text;
+                } else {
+                    seen = Some(text);
+                }
             }
             Err(reason) if !unreadable => {
                 unreadable = true;

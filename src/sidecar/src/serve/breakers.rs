@@ -14,6 +14,7 @@ use policy::sync::{Action, DoneOutcome};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tracing::info;
 
 /// How long an administrator waits for the filter. It answers within milliseconds or is gone.
@@ -57,7 +58,7 @@ pub(super) async fn reset(
         return Err(Problem::UnknownBreaker(service.chars().take(SERVICE_MAX).collect()));
     }
     let order = order(&app, &service);
-    match settle(&app, &service, order, &id).await {
+    match settle(&app, &service, order, &id, Instant::now() + DONE_WITHIN).await {
         Outcome::Done(DoneOutcome::Applied) => {
             let state = match stats(&app).await {
                 Ok(stats) => describe(&stats, &service),
@@ -89,12 +90,13 @@ pub(super) async fn reset_all(
     let before = stats(&app).await?;
     let names = services(&before);
     let orders: Vec<_> = names.iter().map(|service| (*service, order(&app, service))).collect();
+    let until = Instant::now() + DONE_WITHIN;
     let mut waits = false;
     let mut results = Vec::new();
     for (service, order) in orders {
         let mut result = Map::new();
         result.insert("service".into(), service.into());
-        let outcome = match settle(&app, service, order, &id).await {
+        let outcome = match settle(&app, service, order, &id, until).await {
             Outcome::Done(DoneOutcome::Applied) => "applied",
             Outcome::Done(DoneOutcome::Unknown) => "unused",
             Outcome::Done(DoneOutcome::Failed) => "failed",
@@ -149,6 +151,7 @@ async fn settle(
     service: &str,
     order: Result<Order, QueueFull>,
     RequestId(request_id): &RequestId,
+    until: Instant,
 ) -> Outcome {
     let (command, outcome) = match order {
         Err(QueueFull) => (0, Outcome::Full),
@@ -156,7 +159,7 @@ async fn settle(
             (id, Outcome::Waits(id, "no filter is connected: applied when one connects"))
         }
         Ok(Order { taken: Taken { id, done }, .. }) => {
-            let outcome = match tokio::time::timeout(DONE_WITHIN, done).await {
+            let outcome = match tokio::time::timeout_at(until, done).await {
                 Ok(Ok(done)) => Outcome::Done(done),
                 Ok(Err(_)) => Outcome::Stopping,
                 Err(_) => Outcome::Waits(id, "the filter has not answered yet: it stays queued"),

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use policy::sync::{MARKER, PATH, PROTOCOL};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
@@ -127,7 +128,7 @@ fn admit<'a>(
         return Ok(None);
     }
     if app.loopback {
-        if !is_local(request.uri(), request.headers()) {
+        if !is_local(app.listen.ip(), request.uri(), request.headers()) {
             return Err(Problem::Misdirected);
         }
     } else if !OPEN.contains(&path) && !app.admin_token.is_in(request.headers()) {
@@ -141,7 +142,7 @@ fn admit<'a>(
 }
 
 /// Whether the request is for this machine by name, whatever the port.
-fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
+fn is_local(own: IpAddr, uri: &Uri, headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (values.next(), values.next()) else { return false };
     let local = |host: &str| {
@@ -149,7 +150,10 @@ fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
             _ => host,
         };
-        name.eq_ignore_ascii_case("localhost") || name == "127.0.0.1" || name == "[::1]"
+        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+        name.eq_ignore_ascii_case("localhost")
+            || matches!(name, "127.0.0.1" | "[::1]")
+            || (bare != name || own.is_ipv4()) && bare.parse() == Ok(own)
     };
     host.to_str().is_ok_and(local) && uri.authority().is_none_or(|name| local(name.as_str()))
 }

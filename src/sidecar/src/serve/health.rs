@@ -91,7 +91,8 @@ struct Entry {
     healthy: Option<bool>,
     since: String,
     latency: Option<Duration>,
-    error: Option<String>,
+    /// The last error and when it was seen; kept when the check is healthy again.
+    error: Option<(String, String)>,
 }
 
 /// The latest result of every check.
@@ -127,7 +128,8 @@ impl Board {
         })
     }
 
-    fn note(&self, check: Check, result: Result<(), String>, latency: Duration) {
+    /// Takes a result.
+    pub(super) fn note(&self, check: Check, result: Result<(), String>, latency: Duration) {
         let mut entry = self.entry(check);
         let healthy = result.is_ok();
         if entry.healthy != Some(healthy) {
@@ -139,7 +141,9 @@ impl Board {
         }
         entry.healthy = Some(healthy);
         entry.latency = Some(latency);
-        entry.error = result.err();
+        if let Err(error) = result {
+            entry.error = Some((error, log::now()));
+        }
     }
 
     /// Whether the last result of a check was good.
@@ -162,8 +166,11 @@ impl Board {
             if let Some(latency) = entry.latency {
                 value.insert("latency_ms".into(), (latency.as_micros() as f64 / 1000.0).into());
             }
-            if let Some(error) = entry.error {
-                value.insert("error".into(), error.into());
+            if let Some((error, at)) = entry.error {
+                if entry.healthy == Some(false) {
+                    value.insert("error".into(), error.clone().into());
+                }
+                value.insert("last_error".into(), json!({ "at": at, "error": error }));
             }
             (check.name().to_owned(), Value::Object(value))
         });

@@ -153,6 +153,21 @@ async fn a_rebound_name_is_refused_on_loopback_except_for_the_filter() {
 }
 
 #[tokio::test]
+async fn a_loopback_address_of_its_own_is_a_good_host() {
+    for (listen, host, status) in [
+        ("127.0.0.2:9902", "127.0.0.2:9902", 200),
+        ("127.0.0.2:9902", "127.0.0.3:9902", 421),
+        ("[::1]:9902", "[::1]:9902", 200),
+        ("[::1]:9902", "::1", 421),
+    ] {
+        let app = app(listen, nobody().await);
+        let request = Request::builder().uri("/livez").header("host", host);
+        let reply = send(&app, request.body(Body::empty()).unwrap()).await;
+        expect(reply, status, None);
+    }
+}
+
+#[tokio::test]
 async fn on_other_addresses_all_but_probes_and_metrics_need_the_token() {
     let app = app("0.0.0.0:9902", nobody().await);
     for (path, open) in [("/livez", true), ("/metrics", true), ("/health", false), ("/x", false)] {
@@ -292,6 +307,7 @@ async fn eventually(
 #[tokio::test]
 async fn health_is_of_envoy_filter_and_services() {
     let app = app("127.0.0.1:9902", envoy(STATS).await);
+    app.board.note(health::Check::Envoy, Err("a while ago".into()), Duration::ZERO);
     health::start(&app);
     let filter = filter(&app, "applied");
     let body = eventually(&app, "/health", |status, body| {
@@ -302,6 +318,8 @@ async fn health_is_of_envoy_filter_and_services() {
     })
     .await;
     assert_eq!(body["status"], "degraded");
+    assert_eq!(body["checks"]["envoy"]["error"], Value::Null);
+    assert_eq!(body["checks"]["envoy"]["last_error"]["error"], "a while ago");
     let services = &body["checks"]["services"];
     assert_eq!(services["error"], "no host that gets traffic: samples, storage");
     assert!(services["since"].as_str().unwrap().ends_with('Z'));
