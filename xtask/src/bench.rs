@@ -72,10 +72,9 @@ pub(crate) fn run(args: &Args, ctx: &Workspace) -> Result<()> {
     let load = load(args)?;
     let variants = chosen(&args.variants)?;
     let wrk = tools::find(tools::WRK, ctx)?;
-    let nginx = tools::find(tools::NGINX, ctx)?;
     let envoy = gateway::artefacts(ctx, args.envoy_version.as_deref(), &variants)?;
     let work = tempfile::tempdir().context("creating a folder for the run")?;
-    let mut upstream = Upstream::start(&nginx, &work.path().join("nginx"))?;
+    let mut upstream = Upstream::start(ctx, &work.path().join("upstream"))?;
     let circumstances = Circumstances::gather(ctx, &envoy, &wrk, upstream.version());
     let setting = Setting {
         envoy: &envoy,

@@ -1,22 +1,26 @@
-//! The service behind Envoy: one nginx process that answers everything with the same small body.
+//! The service behind Envoy: one process that answers everything with the same small body.
 //!
-//! nginx is steadier and cheaper than the scripted upstream of the tests, so less of what is measured
-//! is the upstream.
+//! nginx is steadier and cheaper than the demo service, so less of what is measured is the upstream.
+//! The demo service stands in where there is no nginx; the report says which it was.
 
 use super::http;
 use super::tools;
+use super::variants::SERVICE;
+use crate::build;
+use crate::workspace::{self, Workspace};
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 use test_harness::process::Process;
 use test_harness::{port, wait};
 
-/// nginx starts in milliseconds; a machine under load gets this long.
+/// Either starts in milliseconds; a machine under load gets this long.
 const START: Duration = Duration::from_secs(10);
 
-/// A running nginx; ends with this value.
+/// A running upstream; ends with this value.
 pub(super) struct Upstream {
     process: Process,
     address: SocketAddr,
@@ -24,21 +28,27 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// Starts nginx on a free port, with its files in `dir`, and waits until it answers.
-    pub(super) fn start(nginx: &Path, dir: &Path) -> Result<Self> {
+    /// Starts nginx, or where it cannot be had the demo service, and waits until it answers.
+    pub(super) fn start(ctx: &Workspace, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port::reserve()?));
-        let config = dir.join("nginx.conf");
-        fs::write(&config, text(address, dir)).context("writing nginx.conf")?;
-        let mut command = tools::command(nginx);
-        command.arg("-p").arg(dir).arg("-c").arg(&config);
-        let mut process = Process::start("nginx", command, dir)?;
-        let answering = wait::until_true("nginx to answer", START, || {
+        let (command, version) = match tools::find(tools::NGINX, ctx) {
+            Ok(nginx) => (nginx_at(&nginx, address, dir)?, version(&nginx)),
+            Err(error) => {
+                workspace::say(&format!("the demo service stands in for nginx: {error:#}"));
+                build::native(ctx)?;
+                let mut command = Command::new(ctx.dist().join(build::DEMO_SERVICE));
+                command.args(["--listen", &address.to_string(), "--name", SERVICE]);
+                (command, "demo-service".to_owned())
+            }
+        };
+        let mut process = Process::start("upstream", command, dir)?;
+        let answering = wait::until_true("the upstream to answer", START, || {
             process.must_run()?;
             Ok(http::get(address, "/").is_ok())
         });
         answering.with_context(|| process.tail())?;
-        Ok(Self { process, address, version: version(nginx) })
+        Ok(Self { process, address, version })
     }
 
     /// Where it answers.
@@ -55,6 +65,15 @@ impl Upstream {
     pub(super) fn must_run(&mut self) -> Result<()> {
         self.process.must_run()
     }
+}
+
+/// nginx with its files in `dir`.
+fn nginx_at(nginx: &Path, address: SocketAddr, dir: &Path) -> Result<Command> {
+    let config = dir.join("nginx.conf");
+    fs::write(&config, text(address, dir)).context("writing nginx.conf")?;
+    let mut command = tools::command(nginx);
+    command.arg("-p").arg(dir).arg("-c").arg(&config);
+    Ok(command)
 }
 
 /// `nginx version: nginx/1.22.1`, printed on stderr.
