@@ -219,6 +219,8 @@ fn launch(options: &Options, bootstrap: &Bootstrap) -> Result<(Process, SocketAd
     command.args(["--concurrency", &options.concurrency.to_string()]);
     command.args(["--drain-time-s", &DRAIN_SECONDS.to_string(), "--drain-strategy", "immediate"]);
     command.args(["--file-flush-interval-msec", &FLUSH_MS.to_string()]);
+    // The filter's own lines, and of Envoy's only those that matter.
+    command.args(["--log-level", "warning", "--component-log-level", "wasm:info"]);
     command.arg("--disable-hot-restart");
     command.args(&options.arguments);
     command.envs(options.environment.iter().map(|(k, v)| (k, v)));

@@ -30,10 +30,9 @@ fn exactly_the_burst_is_admitted_across_workers() -> Result<()> {
 
 #[test]
 fn each_user_has_a_bucket_and_is_told_about_it() -> Result<()> {
-    let sections = json!({
-        "authentication": policy::hs256(),
-        "rate_limits": [limit("per-user", &json!(["user"]), 3)]
-    });
+    let mut per_user = limit("per-user", &json!(["user"]), 3);
+    per_user["requests"] = json!(3);
+    let sections = json!({ "authentication": policy::hs256(), "rate_limits": [per_user] });
     Mesh::with(policy::with(&sections)).run(|mesh| {
         let (anna, bert) = (mesh.token("anna")?, mesh.token("bert")?);
         for left in ["2", "1", "0"] {
