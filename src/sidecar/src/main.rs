@@ -24,8 +24,9 @@ enum Mode {
     Serve(Serve),
     /// Check policies: bare ones, and those inside Envoy or Istio YAML.
     Validate {
-        /// The file.
-        file: PathBuf,
+        /// The files. Given together, the routes of one are checked against the policy of another.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
     },
     /// Print the policy's JSON Schema.
     Schema,
@@ -75,7 +76,7 @@ struct Render {
 fn main() -> ExitCode {
     let done = match Arguments::parse().mode {
         Mode::Serve(options) => serve_requests(options),
-        Mode::Validate { file } => validate_file(&file),
+        Mode::Validate { files } => validate_files(&files),
         Mode::Schema => print(&format!("{:#}\n", policy::config::schema())),
         Mode::Render(options) => render_file(options),
     };
@@ -119,15 +120,22 @@ fn all_lines(file: &Path, findings: &[document::Finding]) -> String {
     lines.join("\n")
 }
 
-fn validate_file(file: &Path) -> Result<(), String> {
-    let report = validate::check(&read(file)?);
-    for warning in &report.warnings {
-        eprintln!("{}: warning: {warning}", file.display());
+fn validate_files(files: &[PathBuf]) -> Result<(), String> {
+    let texts = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+    let reports = validate::check_together(&texts);
+    let mut mistakes = Vec::new();
+    for (file, report) in files.iter().zip(&reports) {
+        for warning in &report.warnings {
+            eprintln!("{}: warning: {warning}", file.display());
+        }
+        if report.findings.is_empty() {
+            let names = report.good.join(", ");
+            print(&format!("{}: good: {names}\n", file.display()))?;
+        } else {
+            mistakes.push(all_lines(file, &report.findings));
+        }
     }
-    if !report.findings.is_empty() {
-        return Err(all_lines(file, &report.findings));
-    }
-    print(&format!("{}: good: {}\n", file.display(), report.good.join(", ")))
+    if mistakes.is_empty() { Ok(()) } else { Err(mistakes.join("\n")) }
 }
 
 fn render_file(options: Render) -> Result<(), String> {

@@ -65,6 +65,13 @@ fn resource(policy: &str, variables: &[String], module: &Path) -> String {
     });
     if let (false, Value::Object(vm)) = (variables.is_empty(), &mut vm) {
         vm.insert("environment_variables".into(), json!({ "host_env_keys": variables }));
+        // Before 1.40 Envoy gives two plugins one VM even if they name other variables, so the VM
+        // that pins the shared data, or that of an older policy, would be reused without ours. A VM
+        // configuration, which the filter does not read, keeps them apart; the shared data goes by
+        // vm_id and stays common.
+        let value = variables.join(" ");
+        let kind = "type.googleapis.com/google.protobuf.StringValue";
+        vm.insert("configuration".into(), json!({ "@type": kind, "value": value }));
     }
     let resource = json!({ "resources": [{
         "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",

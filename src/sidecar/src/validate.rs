@@ -27,38 +27,65 @@ pub(crate) struct Report {
 
 /// Checks every policy in a text.
 pub(crate) fn check(text: &str) -> Report {
-    let mut report = Report::default();
-    let documents = match document::parse(text) {
-        Ok(documents) => documents,
-        Err(finding) => {
-            report.findings.push(finding);
-            return report;
+    check_together(&[text.to_owned()]).pop().unwrap_or_default()
+}
+
+/// Checks several texts, one report each: the routes of one may match on headers that a policy in
+/// another edits, and a file without a policy is good beside one that has it.
+pub(crate) fn check_together(texts: &[String]) -> Vec<Report> {
+    let mut files: Vec<File> = texts.iter().map(|text| File::read(text)).collect();
+    let policies: Vec<Policy> = files.iter_mut().flat_map(File::judge).collect();
+    let lonely = files.iter().all(|file| file.embedded.is_empty());
+    for file in &mut files {
+        if file.embedded.is_empty() && file.report.findings.is_empty() && lonely {
+            file.report.findings.push(nothing_to_check(file.documents.first()));
         }
-    };
-    let documents: Vec<Node> = documents.into_iter().filter(|node| !node.is_null()).collect();
-    let mut read = Vec::new();
-    for node in &documents {
-        report.findings.extend(document::duplicates(node, ""));
-        if embedded::is_host_document(node) {
-            embedded::find(node, "", &mut read, &mut report.findings);
-        } else {
-            read.push(Embedded { node: node.clone(), path: String::new(), reader: Reader::Core });
+        for node in &file.documents {
+            file.report.findings.extend(routes::check(node, &policies));
         }
+        file.report.findings.sort();
+        file.report.findings.dedup();
     }
-    if read.is_empty() && report.findings.is_empty() {
-        report.findings.push(nothing_to_check(documents.first()));
+    files.into_iter().map(|file| file.report).collect()
+}
+
+/// A text on its way to a report.
+struct File {
+    documents: Vec<Node>,
+    embedded: Vec<Embedded>,
+    report: Report,
+}
+
+impl File {
+    fn read(text: &str) -> Self {
+        let mut file =
+            Self { documents: Vec::new(), embedded: Vec::new(), report: Report::default() };
+        match document::parse(text) {
+            Ok(documents) => {
+                file.documents = documents.into_iter().filter(|node| !node.is_null()).collect();
+            }
+            Err(finding) => file.report.findings.push(finding),
+        }
+        for node in &file.documents {
+            let findings = &mut file.report.findings;
+            findings.extend(document::duplicates(node, ""));
+            if is_bare(node) {
+                let (node, path, reader) = (node.clone(), String::new(), Reader::Core);
+                file.embedded.push(Embedded { node, path, reader });
+            } else {
+                embedded::find(node, "", &mut file.embedded, findings);
+            }
+        }
+        file
     }
-    let mut policies = Vec::new();
-    for embedded in &read {
-        policies.extend(embedded.check(&mut report));
+
+    fn judge(&mut self) -> Vec<Policy> {
+        let report = &mut self.report;
+        let policies: Vec<Policy> =
+            self.embedded.iter().filter_map(|embedded| embedded.check(report)).collect();
+        report.good.extend(policies.iter().map(|policy| policy.name.clone()));
+        policies
     }
-    for node in &documents {
-        report.findings.extend(routes::check(node, &policies));
-    }
-    report.good.extend(policies.into_iter().map(|policy| policy.name));
-    report.findings.sort();
-    report.findings.dedup();
-    report
 }
 
 fn nothing_to_check(first: Option<&Node>) -> Finding {

@@ -35,6 +35,8 @@ fn a_policy_reaches_the_filter_as_written() {
     let wasm = wasm(&rendered);
     assert_eq!(wasm["vm_config"]["code"]["local"]["filename"], "/m.wasm");
     assert_eq!(wasm["vm_config"]["environment_variables"]["host_env_keys"], json!(["TOKEN"]));
+    // Envoy before 1.40 would share a VM that has other variables.
+    assert_eq!(wasm["vm_config"]["configuration"]["value"], "TOKEN");
     let policy: Value =
         serde_json::from_str(wasm["configuration"]["value"].as_str().unwrap()).unwrap();
     assert_eq!(

@@ -135,3 +135,13 @@ fn bad_keys_are_reported_like_every_other_mistake() {
     assert!(!report.findings.is_empty());
     assert!(report.findings[0].path.starts_with("authentication.jwt.providers[0].keys"));
 }
+
+#[test]
+fn routes_in_one_file_are_checked_against_the_policy_in_another() {
+    let envoy = "static_resources:\n  x: {routes: [{match: {headers: [{name: x-user-id}]}}]}\n";
+    let reports = check_together(&[envoy.to_owned(), WITH_CLAIMS.to_owned()]);
+    assert!(reports[0].findings[0].wrong.contains("x-user-id"), "{reports:?}");
+    assert_eq!(reports[1].findings, []);
+    let reports = check_together(&[envoy.to_owned(), POLICY.to_owned()]);
+    assert!(reports.iter().all(|report| report.findings.is_empty()), "{reports:?}");
+}
