@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 /// From start to serving: the wasm compiler needs a second or two, a loaded machine many more.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Envoy's own drain time: how long listeners stay open after a drain was ordered. Responses ask
-/// clients to come back on another connection from the first moment on.
+/// Envoy's own drain time: how long connections of a listener that is replaced may go on.
 const DRAIN_SECONDS: u32 = 1;
 /// Access log lines are on disk this soon, so that tests need not wait ten seconds for them.
 const FLUSH_MS: u32 = 50;
@@ -152,27 +151,32 @@ impl Envoy {
         self.process.stderr()
     }
 
-    /// Ends it so that no request that had begun fails: clients are asked to go elsewhere, requests
-    /// finish, idle connections get a moment, then it stops. At the deadline it stops anyhow.
+    /// Ends it so that no request that had begun fails: nobody new is let in, requests finish and
+    /// their connections close, idle connections get a moment, then it stops. At the deadline it
+    /// stops anyhow.
+    ///
+    /// The port closes before clients are asked to leave: a client that is sent away while the port
+    /// is open comes back at once, and one whose new connection waits to be accepted when the port
+    /// closes is reset. Behind a load balancer, fail the health check first and give it its time.
     ///
     /// # Errors
-    /// It has ended already, or cannot be ended.
+    /// It has ended already, cannot be ended, or requests were still under way at the deadline.
     pub fn drain(&mut self, deadline: Duration) -> Result<()> {
         self.process.must_run()?;
+        self.post("/drain_listeners")?;
         self.post("/healthcheck/fail")?;
-        self.post("/drain_listeners?graceful")?;
-        let mut idle_since: Option<Instant> = None;
+        let mut requests_seen = 0;
+        let mut quiet_since = Instant::now();
         let quiet = wait::until_true("requests to finish", deadline, || {
             let stats = self.stats()?;
-            if stats.get("http.gateway.downstream_rq_active") > 0 {
-                idle_since = None;
-            } else if idle_since.is_none() {
-                idle_since = Some(Instant::now());
+            let requests = stats.get("http.gateway.downstream_rq_total");
+            if stats.get("http.gateway.downstream_rq_active") > 0 || requests != requests_seen {
+                requests_seen = requests;
+                quiet_since = Instant::now();
+                return Ok(false);
             }
-            let connections = stats.get("http.gateway.downstream_cx_active");
-            let listeners = stats.get("listener_manager.total_listeners_active");
-            let idle = idle_since.is_some_and(|since| since.elapsed() >= IDLE_GRACE);
-            Ok(idle && (connections == 0 || listeners == 0))
+            let left = stats.get("http.gateway.downstream_cx_active");
+            Ok(left == 0 || quiet_since.elapsed() >= IDLE_GRACE)
         });
         let stopped = self.process.stop(STOP_WITHIN);
         quiet.and(stopped.map(|_| ()))
