@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// `CI=true` in the environment this is done without asking.
     #[arg(long)]
     pub(crate) install: bool,
+    /// Take the artefacts in `target/dist` as they are, instead of building them for stand-ins.
+    #[arg(long)]
+    pub(crate) no_build: bool,
 }
 
 /// How a run ended that did not fail.
@@ -44,9 +47,15 @@ pub(crate) fn run(args: &Args, ctx: &Workspace) -> Result<()> {
 
 /// The step of `cargo xtask test`.
 pub(crate) fn integration(args: &Args, ctx: &Workspace) -> Result<Outcome> {
-    let start = Instant::now();
-    // Declared first, so that it is the last thing to go: cleaning up is not interrupted.
     let interrupt = Interrupt::watch()?;
+    let result = whole_run(args, ctx, &interrupt);
+    // A command that Ctrl-C ended has failed; that is not what the user needs to read.
+    interrupt.check().and(result)
+}
+
+/// From the search for an engine until everything is taken down again.
+fn whole_run(args: &Args, ctx: &Workspace, interrupt: &Interrupt) -> Result<Outcome> {
+    let start = Instant::now();
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
     let engine = match Engine::find(ctx, args.install || in_ci)? {
         Found::Engine(engine) => engine,
@@ -54,12 +63,12 @@ pub(crate) fn integration(args: &Args, ctx: &Workspace) -> Result<Outcome> {
     };
     say(&format!("docker-compose run: {}", engine.shown()));
     let name = format!("tracseq-gateway-run-{}", std::process::id());
-    let images = match Images::prepare(ctx, &engine, &name)? {
+    let images = match Images::prepare(ctx, &engine, &name, !args.no_build)? {
         Prepared::Images(images) => images,
         Prepared::Impossible(reason) => return Ok(Outcome::Skipped(reason)),
     };
     interrupt.check()?;
-    let mut project = Project::new(ctx, &engine, &interrupt, &name)?;
+    let mut project = Project::new(ctx, &engine, interrupt, &name)?;
     cases::prepare(&project)?;
     let result = timed("docker-compose up, until every part is healthy", || project.up())
         .and_then(|()| cases::all(&project));
@@ -68,7 +77,7 @@ pub(crate) fn integration(args: &Args, ctx: &Workspace) -> Result<Outcome> {
     }
     let down = timed("docker-compose down", || project.down());
     drop((project, images));
-    interrupt.check().and(result).and(down)?;
+    result.and(down)?;
     say(&format!("docker-compose run passed in {}", seconds(start.elapsed())));
     Ok(Outcome::Passed)
 }

@@ -65,10 +65,12 @@ pub(super) enum Prepared<'a> {
 
 impl<'a> Images<'a> {
     /// Builds and pulls, or makes stand-ins. Our own get `tag`, so that nobody's are replaced.
+    /// With `fresh`, the artefacts for stand-ins are built first.
     pub(super) fn prepare(
         ctx: &'a Workspace,
         engine: &'a Engine,
         tag: &str,
+        fresh: bool,
     ) -> Result<Prepared<'a>> {
         let mut images = Self { ctx, engine, tag: tag.to_owned(), added: Vec::new() };
         if images.reachable() {
@@ -82,7 +84,9 @@ impl<'a> Images<'a> {
         }
         say("no image can be pulled: making stand-ins under the same names, from this system's");
         println!("    packages (debootstrap), the Envoy executable and our own artefacts");
-        build::run(&build::Args::default(), ctx)?;
+        if fresh {
+            build::run(&build::Args::default(), ctx)?;
+        }
         let archive = root_archive(ctx)?;
         timed("making the stand-ins", || images.stand_ins(&archive))?;
         Ok(Prepared::Images(images))
