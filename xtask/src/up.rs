@@ -4,6 +4,7 @@
 mod house;
 mod policy;
 mod ports;
+mod saved;
 mod show;
 mod sources;
 

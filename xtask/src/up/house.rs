@@ -3,6 +3,7 @@
 
 use super::policy::Chosen;
 use super::ports::Ports;
+use super::saved::Saved;
 use super::{Args, Upstream as Given};
 use crate::workspace::{output, say};
 use anyhow::{Context as _, Result};
@@ -29,6 +30,7 @@ pub(super) struct House {
     envoy: Envoy,
     sidecar: Sidecar,
     renderer: Process,
+    saved: Saved,
     _services: Vec<Upstream>,
     sidecar_gone: Option<Instant>,
     artefacts: Artefacts,
@@ -87,6 +89,7 @@ impl House {
             envoy,
             sidecar,
             renderer,
+            saved: Saved::default(),
             _services: services,
             sidecar_gone: None,
             artefacts,
@@ -120,6 +123,9 @@ impl House {
     pub(super) fn look_after(&mut self) -> Result<()> {
         if let Err(error) = self.envoy.process().must_run() {
             return Err(self.keep_logs(error));
+        }
+        for sentence in self.saved.news(&self.renderer.stdout()?) {
+            say(&sentence);
         }
         if self.renderer.ended()?.is_some() {
             eprintln!("the command that renders a saved policy has ended; starting it again");
