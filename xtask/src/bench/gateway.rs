@@ -97,7 +97,7 @@ impl Gateway {
                 executable: setting.envoy.to_owned(),
                 concurrency: case.concurrency,
                 environment: environment(),
-                arguments: vec!["--log-level".to_owned(), "warning".to_owned()],
+                arguments: Vec::new(),
                 dir,
             },
             bootstrap,

@@ -90,24 +90,26 @@ fn native_chain(policy: &Value) -> Result<Vec<Value>> {
     let provider = "/authentication/jwt/providers/0";
     let issuer = text(&format!("{provider}/issuer"))?;
     let audience = text(&format!("{provider}/audiences/0"))?;
-    Ok(vec![
-        rbac(&text("/ip/deny/0")?)?,
-        jwt_authn(&issuer, &audience),
-        local_ratelimit(),
-        header_mutation(),
-    ])
+    Ok(vec![rbac(policy)?, jwt_authn(&issuer, &audience), local_ratelimit(), header_mutation()])
 }
 
 /// `ip.deny`.
-fn rbac(cidr: &str) -> Result<Value> {
-    let (address, bits) = cidr.split_once('/').context("`ip.deny` holds no prefix")?;
-    let bits: u32 = bits.parse().context("`ip.deny` holds no prefix")?;
+fn rbac(policy: &Value) -> Result<Value> {
+    let denied = policy.pointer("/ip/deny").and_then(Value::as_array);
+    let denied = denied.context("the demo policy has no `ip.deny`")?;
+    let principal = |cidr: &Value| {
+        let (address, bits) = cidr.as_str()?.split_once('/')?;
+        let bits: u32 = bits.parse().ok()?;
+        Some(json!({ "remote_ip": { "address_prefix": address, "prefix_len": bits } }))
+    };
+    let principals = denied.iter().map(principal).collect::<Option<Vec<_>>>();
+    let principals = principals.context("`ip.deny` holds something that is no prefix")?;
     Ok(filter(
         "rbac",
         "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
         json!({ "rules": { "action": "DENY", "policies": { "deny": {
             "permissions": [{ "any": true }],
-            "principals": [{ "remote_ip": { "address_prefix": address, "prefix_len": bits } }],
+            "principals": principals,
         } } } }),
     ))
 }
