@@ -57,3 +57,17 @@ fn a_sidecar_that_hangs_delays_no_request() -> Result<()> {
         mesh.until_synced(SOON)
     })
 }
+
+#[test]
+fn an_envoy_that_starts_anew_finds_its_sidecar_again() -> Result<()> {
+    Mesh::with(policy::base()).run(|mesh| {
+        let health = mesh.sidecar()?.get("/health")?.expect(200)?.json();
+        assert_eq!(health["status"], "healthy", "{health}");
+        mesh.envoy().restart()?;
+        mesh.until_synced(SOON)?;
+        mesh.get("/api/auth/x").send()?.expect(200)?;
+        let metrics = mesh.sidecar()?.get("/metrics")?.expect(200)?.text();
+        assert!(metrics.contains("gateway_requests_total{"), "{metrics}");
+        Ok(())
+    })
+}
