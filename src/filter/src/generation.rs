@@ -2,7 +2,8 @@
 //!
 //! While an old listener drains, its plugin lives on in the same VMs and still ticks. So there is
 //! one record for the process, and a plugin may change it only when it was configured later than
-//! the plugin that wrote it: an old one can never flip it back.
+//! the plugin that wrote it: an old one can never flip it back. (A VM that Envoy loads again while an
+//! old listener drains would count as later; a VM is loaded again only after a crash.)
 
 use crate::host::Host;
 use crate::store::SharedData;

@@ -4,6 +4,9 @@
 //! forgets a metric, so labels come only from the policy, from Envoy's own cluster names and from
 //! enums, and their number is bounded here as well.
 
+#[cfg(test)]
+mod tests;
+
 use crate::host::{Host, Kind, Level};
 use crate::log;
 use hashbrown::HashMap;
