@@ -24,6 +24,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Before a dead sidecar is started again: time to see in the metrics that it is gone.
 const RESTART_AFTER: Duration = Duration::from_secs(3);
 
+/// Digits of a checksum that tell the builds of one day apart.
+const CHECKSUM_DIGITS: usize = 12;
+
 /// What runs.
 pub(super) struct House {
     // Dropped in this order: first what uses the others.
@@ -31,6 +34,10 @@ pub(super) struct House {
     sidecar: Sidecar,
     renderer: Process,
     saved: Saved,
+    /// The filter that Envoy loads at the moment.
+    module: PathBuf,
+    /// Which sidecar runs at the moment.
+    sidecar_sum: String,
     _services: Vec<Upstream>,
     sidecar_gone: Option<Instant>,
     artefacts: Artefacts,
@@ -51,6 +58,7 @@ impl House {
         let place = dir.path();
         std::fs::create_dir(place.join("ecds")).context("making the watched folder")?;
         let module = keep_module(&artefacts, place)?;
+        let sidecar_sum = checksum(&artefacts.sidecar)?;
         let renderer = render(&artefacts, &chosen.file, &module, place, Mode::Strict)?;
         let mut bootstrap = Bootstrap::read(&artefacts.bootstrap)?;
         let services = services(&mut bootstrap, &args.upstream)?;
@@ -90,6 +98,8 @@ impl House {
             sidecar,
             renderer,
             saved: Saved::default(),
+            module,
+            sidecar_sum,
             _services: services,
             sidecar_gone: None,
             artefacts,
@@ -124,15 +134,13 @@ impl House {
         if let Err(error) = self.envoy.process().must_run() {
             return Err(self.keep_logs(error));
         }
-        for sentence in self.saved.news(&self.renderer.stdout()?) {
+        for sentence in self.saved.news(&self.renderer.stderr()?) {
             say(&sentence);
         }
         if self.renderer.ended()?.is_some() {
             eprintln!("the command that renders a saved policy has ended; starting it again");
             eprintln!("{}", self.renderer.tail());
-            let module = self.module()?;
-            self.renderer =
-                render(&self.artefacts, &self.policy, &module, self.place()?, Mode::Lenient)?;
+            self.renderer = self.render()?;
         }
         if self.sidecar.process().ended()?.is_none() {
             self.sidecar_gone = None;
@@ -158,19 +166,34 @@ impl House {
     /// Brings the filter that has just been built into force. Envoy changes over between requests.
     pub(super) fn swap_filter(&mut self) -> Result<()> {
         let module = keep_module(&self.artefacts, self.place()?)?;
+        if module == self.module {
+            say("the filter is the same as before");
+            return Ok(());
+        }
+        self.module = module;
         self.renderer.stop(STOP_WITHIN)?;
-        self.renderer =
-            render(&self.artefacts, &self.policy, &module, self.place()?, Mode::Lenient)?;
-        say(&format!("the filter is {}", module.display()));
+        self.renderer = self.render()?;
+        say(&format!("the filter is {}", self.module.display()));
         Ok(())
     }
 
     /// Starts the sidecar that has just been built instead of the one that runs.
     pub(super) fn swap_sidecar(&mut self) -> Result<()> {
+        let sum = checksum(&self.artefacts.sidecar)?;
+        if sum == self.sidecar_sum {
+            say("the sidecar is the same as before");
+            return Ok(());
+        }
+        self.sidecar_sum = sum;
         self.sidecar.stop(STOP_WITHIN)?;
         self.sidecar.restart()?;
         say("the sidecar is the new one");
         Ok(())
+    }
+
+    /// Starts the command that renders a saved policy, as it is needed while the gateway runs.
+    fn render(&self) -> Result<Process> {
+        render(&self.artefacts, &self.policy, &self.module, self.place()?, Mode::Lenient)
     }
 
     /// Takes everything down so that no request that had begun fails.
@@ -184,11 +207,6 @@ impl House {
         }
         say("stopped");
         Ok(())
-    }
-
-    /// The module that Envoy runs at the moment: the newest one that we kept.
-    fn module(&self) -> Result<PathBuf> {
-        keep_module(&self.artefacts, self.place()?)
     }
 
     /// Keeps the folder, whose logs say why this happened.
@@ -247,14 +265,19 @@ fn resource(place: &Path) -> PathBuf {
 /// Copies the filter under a name with its checksum. Envoy reads a module once per name, and a
 /// build must not change one that is in use.
 fn keep_module(artefacts: &Artefacts, place: &Path) -> Result<PathBuf> {
-    let sum = output(Command::new("sha256sum").arg(&artefacts.module))?;
-    let short: String = sum.chars().take(12).collect();
-    let kept = place.join(format!("gateway_filter-{short}.wasm"));
+    let sum = checksum(&artefacts.module)?;
+    let kept = place.join(format!("gateway_filter-{sum}.wasm"));
     if !kept.exists() {
         std::fs::copy(&artefacts.module, &kept)
             .with_context(|| format!("copying the filter to {}", kept.display()))?;
     }
     Ok(kept)
+}
+
+/// A short name for what is in a file.
+fn checksum(file: &Path) -> Result<String> {
+    let sum = output(Command::new("sha256sum").arg(file))?;
+    Ok(sum.chars().take(CHECKSUM_DIGITS).collect())
 }
 
 /// Starts the demo services, in this process, and puts the real ones that were given beside them.
