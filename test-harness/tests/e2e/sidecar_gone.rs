@@ -5,6 +5,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use test_harness::load::Load;
 use test_harness::mesh::SOON;
+use test_harness::wait::until_true;
 use test_harness::{Mesh, Request, policy};
 
 /// From the moment the sidecar answers again: the promise of the project.
@@ -58,13 +59,20 @@ fn a_sidecar_that_hangs_delays_no_request() -> Result<()> {
     })
 }
 
+fn healthy(mesh: &mut Mesh) -> Result<()> {
+    let sidecar = mesh.sidecar()?;
+    until_true("the sidecar to find all healthy", SOON, || {
+        Ok(sidecar.get("/health")?.json()["status"] == "healthy")
+    })
+}
+
 #[test]
 fn an_envoy_that_starts_anew_finds_its_sidecar_again() -> Result<()> {
     Mesh::with(policy::base()).run(|mesh| {
-        let health = mesh.sidecar()?.get("/health")?.expect(200)?.json();
-        assert_eq!(health["status"], "healthy", "{health}");
+        healthy(mesh)?;
         mesh.envoy().restart()?;
         mesh.until_synced(SOON)?;
+        healthy(mesh)?;
         mesh.get("/api/auth/x").send()?.expect(200)?;
         let metrics = mesh.sidecar()?.get("/metrics")?.expect(200)?.text();
         assert!(metrics.contains("gateway_requests_total{"), "{metrics}");
