@@ -259,10 +259,15 @@ impl Mesh {
     /// Envoy does not refuse it.
     pub fn offer_bad_policy(&mut self, policy: &Value) -> Result<()> {
         let before = refused(&self.stats()?);
-        self.offered_bad = true;
+        self.expect_refused_policies();
         write_policy(&self.artefacts, self.place()?, policy, Check::Unchecked)?;
         let what = "Envoy to refuse the policy";
         self.envoy.stats_until(what, SOON, |s| refused(s) > before).map(|_| ())
+    }
+
+    /// From now on Envoy may log that it was offered a policy which the filter refused.
+    pub const fn expect_refused_policies(&mut self) {
+        self.offered_bad = true;
     }
 
     /// No VM trapped, nothing critical was logged: a request never gets that far.

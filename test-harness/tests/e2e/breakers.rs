@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use test_harness::load::Load;
 use test_harness::mesh::SOON;
 use test_harness::upstream::Fault;
 use test_harness::wait::until;
-use test_harness::{Mesh, Rule, policy};
+use test_harness::{Mesh, Request, Rule, policy};
 
 fn breaker(timeout: &str) -> Value {
     policy::with(&json!({ "circuit_breakers": { "default": {
@@ -87,7 +88,7 @@ fn an_operator_resets_it_with_the_token_only() -> Result<()> {
         mesh.get("/api/storage/x").send()?.expect_refusal(503, "breaker-open")?;
         let path = "/gateway/circuit-breakers/storage/reset";
         let sidecar = mesh.sidecar()?.address();
-        test_harness::Request::new(sidecar, "POST", path).send()?.expect(401)?;
+        Request::new(sidecar, "POST", path).send()?.expect(401)?;
         mesh.get("/api/storage/x").send()?.expect(503)?;
         mesh.sidecar()?.post(path)?.expect(200)?;
         mesh.get("/api/storage/x").send()?.expect(200)?;
@@ -106,6 +107,28 @@ fn a_fallback_is_served_instead_of_the_refusal() -> Result<()> {
         mesh.get("/api/storage/status/503").send()?.expect(503)?;
         let answer = mesh.get("/api/storage/x").send()?.expect(200)?;
         assert_eq!((answer.text().as_str(), answer.header("x-circuit-open")), ("[]", "true"));
+        Ok(())
+    })
+}
+
+#[test]
+fn no_more_probes_than_allowed_are_in_flight_across_workers() -> Result<()> {
+    Mesh::with(breaker("2s")).concurrency(2).run(|mesh| {
+        for _ in 0..3 {
+            mesh.get("/api/storage/status/503").send()?.expect(503)?;
+        }
+        mesh.upstream("storage")?.script(Rule::fault(Fault::Hang));
+        let to = mesh.gateway();
+        let load = Load::start(8, move || Request::new(to, "GET", "/api/storage/x"))?;
+        let storage = mesh.upstream("storage")?;
+        until("probes to reach the service", SOON, || Ok((storage.count() == 5).then_some(())))?;
+        // Well within the lease of the two that hang.
+        load.more(60, SOON)?;
+        assert_eq!(storage.count(), 5, "three failures and two probes");
+        storage.clear();
+        mesh.until_metric("gateway_breaker_state", &state("storage", "closed"), 1)?;
+        load.stop()?.only(&[200, 503])?;
+        mesh.get("/api/storage/x").send()?.expect(200)?;
         Ok(())
     })
 }

@@ -3,10 +3,12 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use std::process::Command;
 use test_harness::load::Load;
 use test_harness::mesh::SOON;
+use test_harness::process::Process;
 use test_harness::wait::until_true;
-use test_harness::{Mesh, Request, policy};
+use test_harness::{Artefacts, Mesh, Request, policy};
 
 /// A limit that one request exhausts, a breaker that one failure opens, and a header to tell
 /// policies apart.
@@ -86,5 +88,35 @@ fn a_mistake_is_found_before_the_gateway_sees_it() -> Result<()> {
         let error = format!("{:#}", error.unwrap_err());
         assert!(error.contains("https.mode") && error.contains("redirect"), "{error}");
         in_force(mesh, "DENY")
+    })
+}
+
+/// Saves the policy file as an editor does: in place.
+fn save(mesh: &Mesh, policy: &Value) -> Result<()> {
+    Ok(std::fs::write(mesh.place()?.join("policy.yaml"), policy.to_string())?)
+}
+
+#[test]
+fn saving_the_file_is_enough_where_render_watches_it() -> Result<()> {
+    Mesh::with(policy("DENY")).run(|mesh| {
+        let artefacts = Artefacts::find()?;
+        let mut command = Command::new(&artefacts.sidecar);
+        command.arg("render").arg(mesh.place()?.join("policy.yaml"));
+        command.arg("--module").arg(&artefacts.module);
+        command.arg("--out").arg(mesh.place()?.join("ecds/policy.yaml")).arg("--watch");
+        let mut watcher = Process::start("watcher", command, mesh.place()?)?;
+        save(mesh, &policy("SAMEORIGIN"))?;
+        in_force(mesh, "SAMEORIGIN")?;
+        mesh.expect_refused_policies();
+        save(mesh, &json!({ "version": 1, "nonsense": true }))?;
+        until_true("the gateway to say that it refused", SOON, || {
+            Ok(mesh.envoy().log()?.contains("nonsense"))
+        })?;
+        in_force(mesh, "SAMEORIGIN")?;
+        save(mesh, &policy("DENY"))?;
+        in_force(mesh, "DENY")?;
+        watcher.must_run()?;
+        assert!(watcher.stop(SOON)?.success(), "{}", watcher.tail());
+        Ok(())
     })
 }

@@ -97,3 +97,17 @@ fn a_path_has_one_spelling_and_a_header_too() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn large_bodies_pass_in_both_directions() -> Result<()> {
+    Mesh::with(policy::base()).run(|mesh| {
+        let body = "0123456789abcdef".repeat(256 * 1024);
+        for http2 in [false, true] {
+            let post = mesh.request("POST", "/api/auth/echo").body(body.clone());
+            let post = if http2 { post.http2() } else { post };
+            let answer = post.send()?.expect(200)?;
+            assert!(answer.json()["body"] == body.as_str(), "{} bytes", answer.body.len());
+        }
+        Ok(())
+    })
+}
