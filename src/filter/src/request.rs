@@ -154,6 +154,8 @@ impl<H: Host> Stream<H> {
 
     /// For when the request cannot be read or changed as decided: it must not pass unjudged.
     fn refuse_blindly(&self) -> Action {
+        let passage = self.taken().unwrap_or_else(Passage::unseen);
+        self.keep(passage.refused(Reason::StateUnavailable));
         let code = Reason::StateUnavailable.code();
         let body = format!(
             r#"{{"type":"about:blank","title":"Service Unavailable","status":503,"code":"{code}"}}"#

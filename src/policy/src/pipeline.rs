@@ -160,6 +160,13 @@ impl Passage {
         }
     }
 
+    /// The same passage for a request that the shell had to refuse after all, because it could not
+    /// be read or changed as decided.
+    #[must_use]
+    pub fn refused(self, reason: Reason) -> Self {
+        Self { refused: Some(reason), rate_limit: Vec::new(), ..self }
+    }
+
     /// Calls `add` for every header that the response is to have besides its own. `present` tells
     /// whether it has one already: what the upstream set itself is kept.
     pub fn response_headers(
@@ -199,9 +206,6 @@ impl Passage {
             from_upstream: outcome.is_from_upstream(),
             duration: outcome.duration,
         });
-        if self.refused.is_some() {
-            return;
-        }
         let mut settle = |service: &str, permit, how: &dyn Fn(&Breaker) -> CallResult| {
             let Some(settings) = policy.circuit_breakers.of(service) else { return };
             let result = how(settings);
@@ -214,6 +218,12 @@ impl Passage {
             breaker::settle(settings, &settlement, store, events, seed, now.monotonic);
             events.on(Event::BreakerCall { service, kind });
         };
+        if self.refused.is_some() {
+            if self.permit.is_some() {
+                settle(&self.service, self.permit, &|_| CallResult::Ignored);
+            }
+            return;
+        }
         let how = |settings: &Breaker| classify(outcome, settings);
         if reached == self.service {
             if self.permit.is_some() {

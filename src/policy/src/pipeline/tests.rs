@@ -467,6 +467,22 @@ fn an_operator_closes_a_breaker_that_is_known_and_no_other() {
 }
 
 #[test]
+fn a_request_that_the_shell_refused_after_all_gives_its_permit_back() {
+    let mut policy = empty();
+    policy.circuit_breakers.default = Some(breaker_settings());
+    let mut gateway = Gateway::new(policy);
+    gateway.call(500);
+    gateway.call(500);
+    gateway.now += 5;
+    let (_, probe) = gateway.forwarded("/a", &[]);
+    gateway.finish(probe.refused(Reason::StateUnavailable), 503, "svc");
+    assert_eq!(gateway.heard("refused: Some(StateUnavailable)"), 1);
+    let (_, next) = gateway.forwarded("/a", &[]);
+    gateway.finish(next, 200, "svc");
+    assert_eq!(gateway.heard("to: Closed"), 2, "created closed, and closed again");
+}
+
+#[test]
 fn a_stream_that_was_never_seen_is_counted_and_settles_nothing() {
     let mut policy = empty();
     policy.circuit_breakers.default = Some(breaker_settings());
