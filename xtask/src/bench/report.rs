@@ -74,13 +74,24 @@ pub(super) fn percentiles(series: &Series) -> [Spread; 3] {
     [of(|[p50, _, _]| p50), of(|[_, p95, _]| p95), of(|[_, _, p99]| p99)]
 }
 
+/// A generator that is late by more than this was kept from its processor by something else, and so
+/// was Envoy: its own work takes a few microseconds.
+const QUIET_US: f64 = 500.0;
+
 /// What the reader must know to judge the numbers.
 fn notes(all: &[Series]) -> String {
     let lateness = all.iter().map(|series| series.of(|sample| sample.lateness).median);
     let lateness = lateness.fold(0.0, f64::max);
-    format!(
+    let mut text = format!(
         "\nLatency counts from the moment a request was due. Of it, the generator itself added up \
          to {lateness:.0} µs at p99 (the largest median of a case). Δ and × compare within each \
          round. What each variant is: `docs/benchmarks.md`.\n"
-    )
+    );
+    if lateness > QUIET_US {
+        text.push_str(
+            "\n**The machine was not quiet**: the generator itself came late. Take the order of the \
+             variants from this run, not the numbers.\n",
+        );
+    }
+    text
 }
