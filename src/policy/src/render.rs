@@ -176,7 +176,9 @@ pub fn rate_limit_headers(nearest: &Nearest<'_>, retry: Option<Nanos>) -> Vec<He
     vec![
         header("ratelimit", format!("\"{name}\";r={remaining};t={reset}")),
         header("ratelimit-policy", format!("\"{name}\";q={requests}{window}")),
-        header("x-ratelimit-limit", requests.to_string()),
+        // A bucket larger than its quota may have more left than the quota: `Remaining` must not
+        // exceed `Limit`.
+        header("x-ratelimit-limit", requests.max(limit.bucket.burst).to_string()),
         header("x-ratelimit-remaining", remaining.to_string()),
         header("x-ratelimit-reset", reset.to_string()),
     ]
