@@ -20,7 +20,7 @@ use std::time::Instant;
 #[derive(clap::Args, Debug, Clone, Default)]
 pub(crate) struct Args {
     /// Where no container engine answers, install and start one (Debian or Ubuntu, as root). With
-    /// `CI=true` in the environment this is done without asking.
+    /// `CI=true` (or 1) in the environment this is done without asking.
     #[arg(long)]
     pub(crate) install: bool,
     /// Take the artefacts in `target/dist` as they are, instead of building them for stand-ins.
@@ -56,7 +56,7 @@ pub(crate) fn integration(args: &Args, ctx: &Workspace) -> Result<Outcome> {
 /// From the search for an engine until everything is taken down again.
 fn whole_run(args: &Args, ctx: &Workspace, interrupt: &Interrupt) -> Result<Outcome> {
     let start = Instant::now();
-    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
     let engine = match Engine::find(ctx, args.install || in_ci)? {
         Found::Engine(engine) => engine,
         Found::None(reason) => return Ok(Outcome::Skipped(reason)),

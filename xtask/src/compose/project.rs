@@ -18,6 +18,8 @@ use test_harness::wait;
 
 /// Ten containers on two busy cores; each health check is looked at every two seconds.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(120);
+/// Between two looks: each is a command or a request of its own, and the log is to stay readable.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What a failure shows of each service's log.
 const LOG_LINES: &str = "--tail=60";
 
@@ -163,7 +165,11 @@ impl<'a> Project<'a> {
     ) -> Result<()> {
         wait::until_true(what, deadline, || {
             self.interrupt.check()?;
-            condition()
+            let holds = condition()?;
+            if !holds {
+                std::thread::park_timeout(LOOK_EVERY);
+            }
+            Ok(holds)
         })
     }
 
@@ -177,7 +183,8 @@ impl<'a> Project<'a> {
         command
             .env("GATEWAY_TAG", &self.name)
             .env("GATEWAY_POLICY_DIR", self.policies.path())
-            .env("GATEWAY_PORT", "0")
+            // Any free port, of IPv4 alone: for IPv6 the engine would take another number.
+            .env("GATEWAY_PORT", "127.0.0.1:0")
             .env("PROMETHEUS_PORT", "0")
             .env(JWT_VARIABLE, JWT_SECRET)
             .env(SYNC_VARIABLE, SYNC_TOKEN);
