@@ -1,7 +1,7 @@
 //! A scripted service: HTTP/1.1, HTTP/2 with prior knowledge, WebSocket, and gRPC-like answers.
 //!
 //! Tests run it in their own process as [`Upstream`]; the program `demo-service` runs the same for
-//! people and for compose. [`script`] says what it can be told to do, [`answer`] what it answers
+//! people and for compose. [`script`] says what it can be told to do, [`mod@answer`] what it answers
 //! when it is told nothing, and how it is told from outside.
 
 pub mod answer;

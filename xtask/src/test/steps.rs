@@ -13,7 +13,7 @@ pub(super) const BUILD: &str = "build";
 /// The tests that also run on the oldest Envoy.
 const SMOKE: &str = "smoke";
 /// A module beyond this takes Envoy noticeably longer to start; what adds to it shall say why.
-const MODULE_BYTES_MAX: usize = 4 << 20;
+const MODULE_BYTES_MAX: usize = 2 << 20;
 
 /// Every step.
 pub(super) fn all() -> Vec<Step> {
@@ -132,7 +132,8 @@ fn compose_run(_: &Args, ctx: &Workspace) -> Result<Outcome> {
     })
 }
 
-/// The names of the integration tests in a folder; none where there is no folder.
+/// The names of the integration tests in a folder, as cargo finds them: files, and folders with a
+/// `main.rs`. None where there is no folder.
 fn integration_tests(folder: &Path) -> Result<Vec<String>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
@@ -140,9 +141,9 @@ fn integration_tests(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("{}", folder.display()))? {
         let path = entry.context("reading the tests")?.path();
-        if path.extension().is_some_and(|ext| ext == "rs")
-            && let Some(stem) = path.file_stem()
-        {
+        let in_folder = path.join("main.rs").is_file();
+        let is_file = path.extension().is_some_and(|ext| ext == "rs");
+        if let (true, Some(stem)) = (in_folder || is_file, path.file_stem()) {
             names.push(stem.to_string_lossy().into_owned());
         }
     }
@@ -156,4 +157,22 @@ fn folders(place: &Path) -> Result<Vec<std::path::PathBuf>> {
     let mut found: Vec<_> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integration_tests_are_files_and_folders_with_a_main() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["e2e", "data"] {
+            std::fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        for file in ["smoke.rs", "e2e/main.rs", "e2e/limits.rs", "data/policy.yaml", "notes.md"] {
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        assert_eq!(integration_tests(dir.path()).unwrap(), ["e2e", "smoke"]);
+        assert!(integration_tests(&dir.path().join("none")).unwrap().is_empty());
+    }
 }

@@ -17,6 +17,8 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 /// A refusal needs no drain.
 const REFUSED_WITHIN: Duration = Duration::from_secs(120);
+/// Nobody else's ports.
+const ANY_PORTS: [&str; 6] = ["--port", "0", "--admin-port", "0", "--envoy-admin-port", "0"];
 
 /// The step.
 pub(super) fn test(_: &Args, ctx: &Workspace) -> Result<Outcome> {
@@ -25,6 +27,7 @@ pub(super) fn test(_: &Args, ctx: &Workspace) -> Result<Outcome> {
     }
     let dir = tempfile::tempdir().context("making a folder")?;
     serves_and_stops(ctx, dir.path()).context("up, curl, Ctrl-C")?;
+    envoys_end_is_told(ctx, dir.path()).context("up, and Envoy dies")?;
     a_used_port_is_named(ctx, dir.path()).context("up on a port in use")?;
     a_bad_policy_is_named(ctx, dir.path()).context("up with a bad policy")?;
     a_missing_variable_is_named(ctx, dir.path()).context("up without a variable")?;
@@ -41,13 +44,8 @@ fn up(ctx: &Workspace, name: &str, dir: &Path, arguments: &[&str]) -> Result<Pro
 
 /// Every part answers, the printed lines do what they say, and Ctrl-C leaves nothing behind.
 fn serves_and_stops(ctx: &Workspace, dir: &Path) -> Result<()> {
-    let any = ["--port", "0", "--admin-port", "0", "--envoy-admin-port", "0"];
-    let mut house = up(ctx, "up", dir, &any)?;
-    let ready = wait::until("the ready line", READY_WITHIN, || {
-        house.must_run()?;
-        Ok(house.stdout()?.lines().find(|l| l.starts_with("ready ")).map(str::to_owned))
-    })
-    .with_context(|| house.tail())?;
+    let mut house = up(ctx, "up", dir, &ANY_PORTS)?;
+    let ready = ready(&mut house)?;
     say(&ready);
     let addresses: Vec<String> = ["gateway", "sidecar", "envoy_admin"]
         .iter()
@@ -55,8 +53,11 @@ fn serves_and_stops(ctx: &Workspace, dir: &Path) -> Result<()> {
         .collect::<Result<_>>()?;
     let token_file = field(&ready, "admin_token_file")?;
     ensure!(Path::new(&token_file).is_file(), "{token_file} is not there");
-    curl_lines_do_what_they_say(&house)?;
+    let envoy_admin = field(&ready, "envoy_admin")?;
+    let lines = curl_lines_do_what_they_say(&house)?;
+    let slow = in_flight(&lines, dir, &envoy_admin)?;
     output(Command::new("sh").args(["-c", "kill -INT \"$0\"", &house.pid().to_string()]))?;
+    finishes(slow)?;
     let status = house.wait(STOP_WITHIN).with_context(|| house.tail())?;
     ensure!(status.success(), "after Ctrl-C: {status}\n{}", house.tail());
     for address in &addresses {
@@ -64,6 +65,15 @@ fn serves_and_stops(ctx: &Workspace, dir: &Path) -> Result<()> {
     }
     ensure!(!Path::new(&token_file).exists(), "{token_file} was left behind");
     Ok(())
+}
+
+/// Waits for the ready line.
+fn ready(house: &mut Process) -> Result<String> {
+    wait::until("the ready line", READY_WITHIN, || {
+        house.must_run()?;
+        Ok(house.stdout()?.lines().find(|l| l.starts_with("ready ")).map(str::to_owned))
+    })
+    .with_context(|| house.tail())
 }
 
 /// The value of `name=value` in the ready line.
@@ -75,7 +85,7 @@ fn field(line: &str, name: &str) -> Result<String> {
 }
 
 /// Runs the five lines in a shell, as somebody who copies them does.
-fn curl_lines_do_what_they_say(house: &Process) -> Result<()> {
+fn curl_lines_do_what_they_say(house: &Process) -> Result<Vec<String>> {
     // The lines are printed after the ready line.
     let printed = wait::until("the curl lines", READY_WITHIN, || {
         let text = house.stdout()?;
@@ -97,6 +107,51 @@ fn curl_lines_do_what_they_say(house: &Process) -> Result<()> {
         }
         println!("    a printed line shows {}", expected.join(" and "));
     }
+    Ok(lines.into_iter().map(str::to_owned).collect())
+}
+
+/// Starts the line that is allowed, with an answer that takes a while, and waits until Envoy has it.
+fn in_flight(lines: &[String], dir: &Path, envoy_admin: &str) -> Result<Process> {
+    let allowed = lines.first().context("no line is printed")?;
+    let slow = allowed.replace("/api/samples/42", "/api/samples/delay/2000");
+    ensure!(slow != *allowed, "the line is another one: {allowed}");
+    let mut command = Command::new("sh");
+    command.args(["-c", &slow]);
+    let curl = Process::start("slow-curl", command, dir)?;
+    let stats = format!("{envoy_admin}/stats?filter=downstream_rq_active");
+    wait::until_true("the slow request to reach Envoy", READY_WITHIN, || {
+        let text = output(Command::new("curl").args(["-sS", &stats]))?;
+        Ok(text.lines().any(|line| {
+            line.strip_prefix("http.gateway.downstream_rq_active: ").is_some_and(|n| n != "0")
+        }))
+    })?;
+    Ok(curl)
+}
+
+/// A request that had begun when Ctrl-C came is answered.
+fn finishes(mut curl: Process) -> Result<()> {
+    let status = curl.wait(STOP_WITHIN)?;
+    let answer = curl.stdout()?;
+    ensure!(status.success() && answer.contains("200"), "in flight at Ctrl-C: {}", curl.tail());
+    println!("    a request in flight at Ctrl-C is answered");
+    Ok(())
+}
+
+/// When Envoy dies, `up` says so and ends.
+fn envoys_end_is_told(ctx: &Workspace, dir: &Path) -> Result<()> {
+    let mut house = up(ctx, "up-envoy", dir, &ANY_PORTS)?;
+    let ready = ready(&mut house)?;
+    let quit = format!("{}/quitquitquit", field(&ready, "envoy_admin")?);
+    output(Command::new("curl").args(["-sS", "-X", "POST", &quit]))?;
+    let status = house.wait(STOP_WITHIN).with_context(|| house.tail())?;
+    let said = house.stderr()?;
+    ensure!(!status.success() && said.contains("envoy ended"), "{status}\n{}", house.tail());
+    // The folder with the logs is kept for the user; this one is ours.
+    let place = Path::new(&field(&ready, "admin_token_file")?).parent().map(Path::to_path_buf);
+    let place = place.context("the token's file has a folder")?;
+    ensure!(said.contains(&place.display().to_string()), "where are the logs?\n{said}");
+    std::fs::remove_dir_all(&place).with_context(|| format!("removing {}", place.display()))?;
+    println!("    Envoy's end is told");
     Ok(())
 }
 
@@ -122,8 +177,7 @@ fn a_missing_variable_is_named(ctx: &Workspace, dir: &Path) -> Result<()> {
 }
 
 fn with_policy(ctx: &Workspace, name: &str, dir: &Path, file: &str) -> Result<Process> {
-    let ports = ["--port", "0", "--admin-port", "0", "--envoy-admin-port", "0"];
-    up(ctx, name, dir, &[&ports[..], &["--policy", file]].concat())
+    up(ctx, name, dir, &[&ANY_PORTS[..], &["--policy", file]].concat())
 }
 
 fn write(dir: &Path, name: &str, text: &str) -> Result<String> {
@@ -143,6 +197,9 @@ fn refused(mut house: Process, names: &[&str]) -> Result<()> {
     if house.stdout()?.contains("\nready ") {
         bail!("it said ready\n{}", house.tail());
     }
-    println!("    refused: {}", said.trim().lines().next().unwrap_or_default());
+    println!(
+        "    refused: {}",
+        said.lines().find(|line| line.starts_with("error")).unwrap_or_default()
+    );
     Ok(())
 }
