@@ -195,7 +195,7 @@ static LIMIT: Object = object(&[
         "max_keys",
         Kind::Integer { min: 1, max: KEYS_MAX },
         Is("32768"),
-        "How many keys are kept at least; when more come, the bucket nearest to full is forgotten.",
+        "Room for keys. Keys fall into sets by chance, so a table that is nearly full forgets some: always the bucket nearest to full.",
     ),
     later("penalty", "Bans after repeated violations."),
     later("queue", "The queue of a leaky bucket."),
