@@ -142,7 +142,8 @@ fn histogram(out: &mut String, name: &str, labels: &Labels, bins: &[Bin], format
     }
     let count: u64 = bins.iter().map(|bin| bin.count).sum();
     line(out, format_args!("{name}_bucket{} {count}", braces(labels, Some("+Inf"))));
-    let sum: f64 = bins.iter().map(weight).sum();
+    // The sum of nothing is -0 in floating point, which a page should not show.
+    let sum: f64 = bins.iter().map(weight).sum::<f64>() + 0.0;
     line(out, format_args!("{name}_sum{} {}", braces(labels, None), sum / 1000.0));
     line(out, format_args!("{name}_count{} {count}", braces(labels, None)));
 }
