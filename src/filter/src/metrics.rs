@@ -234,11 +234,23 @@ impl<H: Host> Metrics<H> {
     }
 
     fn transition(&self, service: &str, slots: &mut ServiceSlots, from: Option<State>, to: State) {
-        let moves = from.map(|from| (from, -1)).into_iter().chain([(to, 1)]);
-        for (state, by) in moves {
-            if let Some(slot) = slots.states.get_mut(state as usize) {
-                let labels = [("service", service), ("state", state.label())];
-                self.add(slot, Name::BreakerState, &labels, by);
+        for state in State::ALL {
+            let Some(slot) = slots.states.get_mut(state as usize) else { continue };
+            let labels = [("service", service), ("state", state.label())];
+            match from {
+                // A new record, or one that was lost: whatever the gauges said is over.
+                None => {
+                    if let Some(id) = self.id(slot, Name::BreakerState, &labels) {
+                        let _unrecorded = self.host.record_metric(id, u64::from(state == to));
+                    }
+                }
+                // Adding commutes; setting would race with the next change by another worker.
+                Some(from) => {
+                    let by = i64::from(state == to) - i64::from(state == from);
+                    if by != 0 {
+                        self.add(slot, Name::BreakerState, &labels, by);
+                    }
+                }
             }
         }
         let Some(from) = from else { return };

@@ -175,7 +175,15 @@ impl<H: Host> Stream<H> {
             return;
         }
         let host = &self.plugin.host;
-        let passage = self.taken().unwrap_or_else(Passage::unseen);
+        let mut passage = self.taken().unwrap_or_else(Passage::unseen);
+        if passage.is_probe() && self.is_upgrade() {
+            let plugin = &self.plugin;
+            let mut store = SharedData(host.clone());
+            let mut events = plugin.metrics.clone();
+            let seed = plugin.seed.get(host).keys;
+            let now = host.moment().ok().or(self.began.get()).unwrap_or_default();
+            passage.upgraded(&plugin.policy, &mut store, &mut events, seed, now);
+        }
         let mut present = |name: &str| host.header(Map::Response, name).is_ok();
         let mut add = |name: &str, value: &str| {
             // A response that lacks a header is better than no response.
@@ -183,6 +191,11 @@ impl<H: Host> Stream<H> {
         };
         passage.response_headers(&self.plugin.policy, &mut present, &mut add);
         self.keep(passage);
+    }
+
+    /// Whether the service has agreed to speak something else from here on.
+    fn is_upgrade(&self) -> bool {
+        self.plugin.host.header(Map::Response, ":status").is_ok_and(|status| status == b"101")
     }
 
     /// Settles the request, once; the last callback that matters.
@@ -237,10 +250,8 @@ fn edit<H: Host>(host: &H, edits: &Edits) -> bool {
     if removed.any(|result| result.is_err()) {
         return false;
     }
-    let mut set = edits
-        .set
-        .iter()
-        .map(|(name, value)| host.replace_header(Map::Request, name, value.as_bytes()));
+    let mut set =
+        edits.set.iter().map(|(name, value)| host.replace_header(Map::Request, name, value));
     set.all(|result| result.is_ok())
 }
 

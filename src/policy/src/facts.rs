@@ -32,6 +32,24 @@ impl<'a> Facts<'a> {
         whole.get(..end).unwrap_or_default()
     }
 
+    /// Whether the path can be read in one way only: no dot or empty segments, no backslash, no
+    /// escaped `.`, `/` or `\\`, and no parameter (`;`), which some servers cut off.
+    #[must_use]
+    pub fn is_path_canonical(&self) -> bool {
+        let path = self.path();
+        let escaped = |three: &[u8]| {
+            let three = [b"%2e", b"%2f", b"%5c"].map(|code| three.eq_ignore_ascii_case(code));
+            three.contains(&true)
+        };
+        let Some(inner) = path.strip_prefix(b"/") else { return false };
+        let mut segments = inner.strip_suffix(b"/").unwrap_or(inner).split(|byte| *byte == b'/');
+        let plain = |segment: &[u8]| !matches!(segment, b"" | b"." | b"..");
+        (inner.is_empty() || segments.all(plain))
+            && !path.contains(&b'\\')
+            && !path.contains(&b';')
+            && !path.windows(3).any(escaped)
+    }
+
     /// `x-request-id`, empty when missing or not plain (it is echoed in replies).
     #[must_use]
     pub fn request_id(&self) -> &'a str {
@@ -66,5 +84,42 @@ impl<'a> Facts<'a> {
             .or_else(|| self.headers.first(":scheme"))
             .unwrap_or_default();
         scheme.eq_ignore_ascii_case(b"https")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::headers::serialize;
+
+    #[track_caller]
+    fn check(path: &str, expected: bool) {
+        let bytes = serialize(&[(b":path", path.as_bytes())]);
+        let facts = Facts { headers: Headers::new(&bytes), client: None, service: None };
+        assert_eq!(facts.is_path_canonical(), expected, "{path}");
+    }
+
+    #[test]
+    fn a_path_that_two_servers_may_read_differently_is_not_canonical() {
+        for path in ["/", "/a", "/a/", "/a/b.c/..d?x=/../%2f", "/%41"] {
+            check(path, true);
+        }
+        for path in [
+            "",
+            "*",
+            "//a",
+            "/a//b",
+            "/a/./b",
+            "/docs/../api",
+            "/docs/..",
+            "/docs/%2e%2E/api",
+            "/docs/..%2Fapi",
+            "/docs/..%5capi",
+            "/docs/..\\api",
+            "/docs;x/../api",
+            "/docs;x",
+        ] {
+            check(path, false);
+        }
     }
 }

@@ -38,7 +38,8 @@ impl Outcome<'_> {
 
 /// Judges an outcome for a breaker. Retries are seen as Envoy's final outcome.
 ///
-/// An established upgrade is ignored, because its end says nothing of the service. Envoy's failure
+/// An established upgrade is ignored, because its end says nothing of the service (a probe's was
+/// settled when it was established). Envoy's failure
 /// flags come next (they also catch a body cut short after a good status), then a client that left;
 /// what neither an upstream nor a failure explains is Envoy's own reply and is ignored.
 #[must_use]

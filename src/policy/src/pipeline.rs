@@ -167,6 +167,30 @@ impl Passage {
         Self { refused: Some(reason), rate_limit: Vec::new(), ..self }
     }
 
+    /// Whether this request is a probe of a half-open breaker.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.permit.is_some_and(|permit| permit.probe.is_some())
+    }
+
+    /// An upgrade (a WebSocket) was established. For a probe that is the service's answer: its log
+    /// entry may come in hours, and a service that only serves WebSockets would stay half-open.
+    pub fn upgraded(
+        &mut self,
+        policy: &Policy,
+        store: &mut dyn Store,
+        events: &mut dyn Events,
+        seed: [u64; 2],
+        now: Moment,
+    ) {
+        let Some(settings) = policy.circuit_breakers.of(&self.service) else { return };
+        let Some(permit) = self.permit.take_if(|permit| permit.probe.is_some()) else { return };
+        let result = CallResult::Success;
+        let settlement = Settlement { service: &self.service, permit: Some(permit), result };
+        breaker::settle(settings, &settlement, store, events, seed, now.monotonic);
+        events.on(Event::BreakerCall { service: &self.service, kind: CallKind::Success });
+    }
+
     /// Calls `add` for every header that the response is to have besides its own. `present` tells
     /// whether it has one already: what the upstream set itself is kept.
     pub fn response_headers(

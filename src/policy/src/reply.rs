@@ -29,8 +29,9 @@ pub struct Reply {
 pub struct Edits {
     /// Headers to remove, all occurrences. Only names that are really there.
     pub remove: Vec<String>,
-    /// Headers to set, replacing all occurrences.
-    pub set: Vec<(String, String)>,
+    /// Headers to set, replacing all occurrences. Bytes, because what is left of a client's header
+    /// must stay as it came.
+    pub set: Vec<(String, Vec<u8>)>,
 }
 
 impl Edits {

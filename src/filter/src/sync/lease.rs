@@ -51,8 +51,9 @@ impl Lease {
                 reported: 0,
                 done: Vec::new(),
             });
-            // Nobody writes an expiry further away than that; who has one must not rule for ever.
-            let live = now < lease.expires && lease.expires <= now + TERM;
+            // Nobody writes an expiry further away than a term from his own clock reading, which may
+            // be a little later than ours; whoever has one must not rule for ever.
+            let live = now < lease.expires && lease.expires <= now + TERM + TERM;
             if lease.holder != me && live {
                 return Change::Keep(None);
             }

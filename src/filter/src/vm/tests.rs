@@ -311,8 +311,6 @@ fn no_host_makes_it_panic_or_reply_twice() {
             let (vm, host) = &vms[which];
             step(vm, host, &mut histories[which]);
         }
-        let refused = first.metric("gateway_policy_reload_total;outcome=refused");
-        assert_eq!(refused, 0, "seed {seed}");
         // Whatever happened, a sane host is served again.
         first.process.hostility.set(0);
         first.pass(Nanos::from_secs(1000));

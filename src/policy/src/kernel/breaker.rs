@@ -2,7 +2,8 @@
 //!
 //! Semantics of resilience4j, with two differences that its users asked for: a result carries the
 //! generation it was admitted under, so a late one is dropped; and a probe's permit is a lease with
-//! an expiry, so that a lost outcome (client gone, VM reloaded) can never wedge half-open.
+//! an expiry, so that a lost outcome (client gone, VM reloaded) can never wedge half-open. A permit
+//! must be returned at most once, which its holder sees to by being consumed.
 
 use crate::model::Breaker as Settings;
 use crate::time::Nanos;
@@ -103,8 +104,9 @@ impl Breaker {
     #[must_use]
     pub fn admit(mut self, settings: &Settings, now: Nanos) -> (Self, Admission) {
         if self.state == State::Open {
-            // The cap bounds the wait should `timeout` have been shortened by a new policy.
-            let wait = (self.until - now).min(settings.max_timeout);
+            // A policy that came into force since may ask for a shorter time than it was opened for.
+            let until = self.until.min(self.since + settings.max_timeout);
+            let wait = (until - now).min(settings.max_timeout);
             if wait > Nanos::ZERO {
                 return (self, Admission::Refuse(wait));
             }
@@ -133,8 +135,9 @@ impl Breaker {
         (self, Admission::Refuse(earliest))
     }
 
-    /// Takes a call's result. A result from an earlier generation, or of a lease that has ended,
-    /// changes nothing.
+    /// Takes a call's result. A result from an earlier generation changes nothing. That of a probe
+    /// whose lease has ended still counts, or a service that answers more slowly than `timeout`
+    /// would be neither closed nor opened again; only its place may be somebody else's by now.
     #[must_use]
     pub fn record(
         mut self,
@@ -150,9 +153,9 @@ impl Breaker {
             State::Closed => self.record_closed(settings, result, now),
             State::HalfOpen => {
                 let Some(probe) = permit.probe else { return self };
-                match self.leases.get_mut(probe.slot) {
-                    Some(lease) if *lease == probe.expires => *lease = Nanos::ZERO,
-                    _ => return self,
+                let lease = self.leases.get_mut(probe.slot);
+                if let Some(lease) = lease.filter(|lease| **lease == probe.expires) {
+                    *lease = Nanos::ZERO;
                 }
                 self.record_probe(settings, result, now)
             }

@@ -263,7 +263,38 @@ fn nobody_outside_may_say_who_he_is() {
     assert_eq!(edits.remove, ["x-user"], "on public paths too");
     let (edits, _) = gateway.forwarded("/a", &[forged, ("x-tenant", "evil"), GOOD]);
     assert_eq!(edits.remove, ["x-user", "x-tenant", "authorization"]);
-    assert_eq!(edits.set, [("x-user".to_string(), "ada".to_string())], "no line break in a header");
+    assert_eq!(edits.set, [("x-user".to_string(), b"ada".to_vec())], "no line break in a header");
+}
+
+#[test]
+fn a_public_path_is_public_only_when_it_can_be_read_in_one_way() {
+    let mut policy = with_jwt();
+    if let Some(authentication) = &mut policy.authentication {
+        authentication.public = vec![PathPattern::parse("/docs/**").unwrap()];
+    }
+    let mut gateway = Gateway::new(policy);
+    gateway.forwarded("/docs/a", &[]);
+    for path in ["/docs/../api/admin", "/docs/%2e%2e/api/admin", "/docs/..%2fapi", "/docs/..\\api"]
+    {
+        gateway.refused(path, &[], Reason::CredentialsMissing);
+    }
+}
+
+/// A reviewer's case: both tables had one name, and each read the other's sets as rubbish.
+#[test]
+fn a_limit_named_breaker_leaves_the_breakers_alone() {
+    let mut policy = empty();
+    policy.rate_limits = vec![limit_of("breaker", vec![KeyPart::Ip], 1_000)];
+    policy.rate_limits[0].table_sets = 512;
+    policy.circuit_breakers.default = Some(breaker_settings());
+    let mut gateway = Gateway::new(policy);
+    gateway.call(500);
+    gateway.call(500);
+    for client in 0..5_000_u32 {
+        gateway.client = Some(IpAddr::from(client.to_be_bytes()));
+        gateway.refused("/a", &[], Reason::BreakerOpen);
+    }
+    assert_eq!(gateway.heard("RecordUnreadable"), 0);
 }
 
 #[test]
@@ -464,6 +495,25 @@ fn an_operator_closes_a_breaker_that_is_known_and_no_other() {
     assert_eq!(reset("nobody"), Ok(ResetOutcome::Unknown));
     assert_eq!(reset("svc"), Ok(ResetOutcome::Closed));
     gateway.call(200);
+}
+
+#[test]
+fn a_probe_that_becomes_a_websocket_closes_the_breaker_at_once_and_is_counted_once() {
+    let mut policy = empty();
+    policy.circuit_breakers.default = Some(breaker_settings());
+    let mut gateway = Gateway::new(policy);
+    gateway.call(500);
+    gateway.call(500);
+    gateway.now += 5;
+    let (_, mut probe) = gateway.forwarded("/a", &[]);
+    assert!(probe.is_probe());
+    let now = gateway.moment();
+    let mut quiet = |_: Event<'_>| {};
+    probe.upgraded(&gateway.policy, &mut gateway.store, &mut quiet, [1, 2], now);
+    gateway.call(200);
+    let before = gateway.heard("BreakerCall");
+    gateway.finish(probe, 101, "svc");
+    assert_eq!(gateway.heard("BreakerCall"), before);
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub fn authenticate(
     let Some(settings) = settings else { return Ok(Identity(Who::Anonymous)) };
     // Before anything else, and whatever follows: nobody outside may say who he is.
     strip_outside_identity(settings, facts, edits);
-    let outcome = if settings.public.iter().any(|path| path.matches(facts.path())) {
+    let outcome = if is_public(settings, facts) {
         Ok(Identity(Who::Anonymous))
     } else {
         identify(settings, facts, verify, edits, now)
@@ -86,6 +86,12 @@ pub fn authenticate(
         Err(reason) => AuthOutcome::Refused(*reason),
     }));
     outcome
+}
+
+/// Whether no credential is needed. Only for a path that can be read in one way: an upstream that
+/// decodes or resolves what Envoy was not told to normalise would see another path than we do.
+fn is_public(settings: &Authentication, facts: &Facts<'_>) -> bool {
+    facts.is_path_canonical() && settings.public.iter().any(|path| path.matches(facts.path()))
 }
 
 fn identify(
@@ -140,14 +146,14 @@ fn strip_outside_identity(settings: &Authentication, facts: &Facts<'_>, edits: &
 
 fn forward(provider: &Provider, verified: &Verified, facts: &Facts<'_>, edits: &mut Edits) {
     if !provider.forward_token {
-        provider.locations.iter().for_each(|location| credential::strip(location, facts, edits));
+        credential::strip(&provider.locations, facts, edits);
     }
     for (claim, header) in &provider.forward_claims {
         let text = verified.claims.get(claim).and_then(plain);
         // A claim is the issuer's text, a header is the wire: what cannot stand there stays out.
         let legal = |text: &String| text.bytes().all(|byte| byte >= 0x20 && byte != 0x7f);
         if let Some(text) = text.filter(legal) {
-            edits.set.push((header.clone(), text));
+            edits.set.push((header.clone(), text.into_bytes()));
         }
     }
 }

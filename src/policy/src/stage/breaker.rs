@@ -23,7 +23,7 @@ struct At<'a> {
 
 impl<'a> At<'a> {
     fn new(service: &'a str, seed: [u64; 2]) -> Self {
-        let table = fingerprint::of(seed, "table", "breaker");
+        let table = fingerprint::of(seed, "table of all", "breaker");
         let tag = fingerprint::of(seed, "breaker", service);
         Self { service, place: Place { table, sets: SETS, tag } }
     }

@@ -116,40 +116,36 @@ fn value(pair: &[u8]) -> &[u8] {
     pair.get(key(pair).len().saturating_add(1)..).unwrap_or_default()
 }
 
-/// Takes the token out of one place, leaving everything else there as it was.
-pub fn strip(location: &TokenLocation, facts: &Facts<'_>, edits: &mut Edits) {
-    if at(location, facts) == Found::Nothing {
-        return;
-    }
-    match location {
-        TokenLocation::Header { name, .. } => edits.remove.push(name.clone()),
-        TokenLocation::Cookie(name) => {
-            let others = pairs_of_cookies(&facts.headers)
-                .filter(|pair| key(pair) != name.as_bytes())
-                .map(String::from_utf8_lossy)
-                .collect::<Vec<_>>()
-                .join("; ");
-            if others.is_empty() {
-                edits.remove.push(String::from("cookie"));
-            } else {
-                edits.set.push((String::from("cookie"), others));
-            }
-        }
-        TokenLocation::Query(name) => {
-            let whole = facts.headers.first(":path").unwrap_or_default();
-            let (path, query) = split_path(whole);
-            let kept = query
-                .split(|byte| *byte == b'&')
-                .filter(|pair| key(pair) != name.as_bytes())
-                .map(String::from_utf8_lossy)
-                .collect::<Vec<_>>()
-                .join("&");
-            let path = String::from_utf8_lossy(path);
-            let stripped =
-                if kept.is_empty() { path.into_owned() } else { [&*path, "?", &kept].concat() };
-            edits.set.push((String::from(":path"), stripped));
+/// Takes the token out of every place of a provider, leaving everything else as it came.
+pub fn strip(locations: &[TokenLocation], facts: &Facts<'_>, edits: &mut Edits) {
+    let (mut cookies, mut parameters) = (Vec::new(), Vec::new());
+    for location in locations.iter().filter(|location| at(location, facts) != Found::Nothing) {
+        match location {
+            TokenLocation::Header { name, .. } => edits.remove.push(name.clone()),
+            TokenLocation::Cookie(name) => cookies.push(name.as_bytes()),
+            TokenLocation::Query(name) => parameters.push(name.as_bytes()),
         }
     }
+    if !cookies.is_empty() {
+        let pairs = pairs_of_cookies(&facts.headers);
+        let others = join(pairs.filter(|pair| !cookies.contains(&key(pair))), b"; ");
+        if others.is_empty() {
+            edits.remove.push(String::from("cookie"));
+        } else {
+            edits.set.push((String::from("cookie"), others));
+        }
+    }
+    if !parameters.is_empty() {
+        let (path, query) = split_path(facts.headers.first(":path").unwrap_or_default());
+        let pairs = query.split(|byte| *byte == b'&');
+        let kept = join(pairs.filter(|pair| !parameters.contains(&key(pair))), b"&");
+        let mark: &[u8] = if kept.is_empty() { b"" } else { b"?" };
+        edits.set.push((String::from(":path"), [path, mark, &kept].concat()));
+    }
+}
+
+fn join<'a>(pairs: impl Iterator<Item = &'a [u8]>, between: &[u8]) -> Vec<u8> {
+    pairs.collect::<Vec<_>>().join(between)
 }
 
 #[cfg(test)]
@@ -201,20 +197,33 @@ mod tests {
     }
 
     #[test]
-    fn taking_the_token_out_leaves_the_rest() {
+    fn taking_the_token_out_leaves_the_rest_byte_by_byte() {
         let bytes = serialize(&[
-            (b":path", b"/a?x=1&t=tok&y=2"),
-            (b"cookie", b"a=1; s=tok"),
+            (b":path", b"/a?x=\xff&t=tok&y=2&u=tok"),
+            (b"cookie", b"a=\xfe; s=tok; r=tok"),
             (b"authorization", b"Bearer tok"),
         ]);
         let facts = Facts { headers: Headers::new(&bytes), client: None, service: None };
         let mut edits = Edits::default();
-        strip(&header(Some("Bearer")), &facts, &mut edits);
-        strip(&TokenLocation::Cookie(String::from("s")), &facts, &mut edits);
-        strip(&TokenLocation::Query(String::from("t")), &facts, &mut edits);
-        strip(&TokenLocation::Query(String::from("absent")), &facts, &mut edits);
+        let cookie = |name: &str| TokenLocation::Cookie(String::from(name));
+        let query = |name: &str| TokenLocation::Query(String::from(name));
+        let places = [
+            header(Some("Bearer")),
+            cookie("s"),
+            cookie("r"),
+            query("t"),
+            query("u"),
+            query("absent"),
+        ];
+        strip(&places, &facts, &mut edits);
         assert_eq!(edits.remove, ["authorization"]);
-        let set = [("cookie", "a=1"), (":path", "/a?x=1&y=2")];
-        assert_eq!(edits.set, set.map(|(k, v)| (String::from(k), String::from(v))));
+        let set = [("cookie", &b"a=\xfe"[..]), (":path", b"/a?x=\xff&y=2")];
+        assert_eq!(edits.set, set.map(|(k, v)| (String::from(k), v.to_vec())));
+        let mut edits = Edits::default();
+        let only = serialize(&[(b":path", b"/a?t=tok"), (b"cookie", b"s=tok")]);
+        let facts = Facts { headers: Headers::new(&only), ..facts };
+        strip(&places, &facts, &mut edits);
+        assert_eq!(edits.remove, ["cookie"]);
+        assert_eq!(edits.set, [(String::from(":path"), b"/a".to_vec())]);
     }
 }

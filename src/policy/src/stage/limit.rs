@@ -133,9 +133,9 @@ pub fn admit<'p>(
     now: Nanos,
 ) -> Result<Admitted<'p>, (Refusal<'p>, Admitted<'p>)> {
     let mut admitted = Admitted::default();
+    let identity = identity_print(subject, seed);
     for limit in limits.filter(|limit| counts(&limit.matches, subject)) {
         let place = place(limit, subject, seed);
-        let identity = identity_print(subject, seed);
         let judged = amend::<Debt, _>(store, events, &place, now, |old| {
             let full_at = old.map(|debt| debt.full_at).unwrap_or_default();
             let judgement = take(full_at, &limit.bucket, limit.cost, now);
@@ -229,7 +229,7 @@ fn place(limit: &Limit, subject: &Subject<'_>, seed: [u64; 2]) -> Place {
     for part in &limit.key {
         key_part(part, subject, &mut print);
     }
-    let table = fingerprint::of(seed, "table", &limit.name);
+    let table = fingerprint::of(seed, "table of a limit", &limit.name);
     Place { table, sets: limit.table_sets, tag: print.finish() }
 }
 
