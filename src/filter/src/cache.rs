@@ -4,6 +4,7 @@
 //! Changes no verdict: only good verdicts are kept, only while nothing that time decides can have
 //! turned them, and the key is the whole token. So nobody can fill it with forgeries.
 
+use crate::metrics::Recall;
 use hashbrown::HashMap;
 use policy::time::Nanos;
 use policy::verify::{TokenError, Verified, Verify};
@@ -17,9 +18,10 @@ const TOKEN_BYTES_MAX: usize = 4096;
 const TRUST_MAX: Nanos = Nanos::from_secs(300);
 
 /// A verifier with a memory.
-#[derive(Debug)]
 pub(crate) struct Remembering<V> {
     inner: V,
+    /// Told of every look.
+    note: Box<dyn Fn(Recall)>,
     /// Used since the halves were last swapped.
     young: HashMap<Vec<u8>, Good>,
     /// Not used since; dropped at the next swap.
@@ -35,8 +37,8 @@ struct Good {
 }
 
 impl<V> Remembering<V> {
-    pub(crate) fn new(inner: V) -> Self {
-        Self { inner, young: HashMap::new(), old: HashMap::new() }
+    pub(crate) fn new(inner: V, note: Box<dyn Fn(Recall)>) -> Self {
+        Self { inner, note, young: HashMap::new(), old: HashMap::new() }
     }
 
     fn keep(&mut self, token: Vec<u8>, good: Good) {
@@ -70,13 +72,16 @@ impl Good {
 impl<V: Verify> Verify for Remembering<V> {
     fn verify(&mut self, token: &[u8], now: Nanos) -> Result<Verified, TokenError> {
         if let Some(good) = self.young.get(token).filter(|good| good.holds(now)) {
+            (self.note)(Recall::Hit);
             return Ok(good.verified.clone());
         }
         if let Some((token, good)) = self.old.remove_entry(token).filter(|(_, g)| g.holds(now)) {
             let verified = good.verified.clone();
             self.keep(token, good);
+            (self.note)(Recall::Hit);
             return Ok(verified);
         }
+        (self.note)(Recall::Miss);
         let verified = self.inner.verify(token, now)?;
         let good = Good::new(&verified, now);
         if token.len() <= TOKEN_BYTES_MAX && good.holds(now) {
@@ -112,7 +117,7 @@ mod tests {
     }
 
     fn cache(exp: Option<f64>) -> Remembering<Counting> {
-        Remembering::new(Counting { asked: 0, exp })
+        Remembering::new(Counting { asked: 0, exp }, Box::new(|_| {}))
     }
 
     /// Verifies at these seconds and says how often the verifier was asked.
@@ -129,6 +134,18 @@ mod tests {
         let mut cache = cache(Some(1060.5));
         assert_eq!(asked(&mut cache, b"good", &[1000, 1001, 1059]), 1);
         assert_eq!(asked(&mut cache, b"good", &[1060, 1061, 1062]), 3);
+    }
+
+    #[test]
+    fn every_look_is_told() {
+        let told = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let note = std::rc::Rc::clone(&told);
+        let inner = Counting { asked: 0, exp: None };
+        let note = Box::new(move |recall| note.borrow_mut().push(recall));
+        let mut cache = Remembering::new(inner, note);
+        asked(&mut cache, b"good", &[1, 1]);
+        asked(&mut cache, b"bad", &[1]);
+        assert_eq!(*told.borrow(), [Recall::Miss, Recall::Hit, Recall::Miss]);
     }
 
     #[test]

@@ -34,6 +34,7 @@ enum Name {
     RequestDuration,
     UpstreamResponses,
     Authentication,
+    TokenCache,
     RateLimit,
     BreakerCalls,
     BreakerTransitions,
@@ -55,6 +56,7 @@ impl Name {
             Self::RequestDuration => "gateway_request_duration_milliseconds",
             Self::UpstreamResponses => "gateway_upstream_responses_total",
             Self::Authentication => "gateway_authentication_total",
+            Self::TokenCache => "gateway_token_cache_total",
             Self::RateLimit => "gateway_rate_limit_total",
             Self::BreakerCalls => "gateway_breaker_calls_total",
             Self::BreakerTransitions => "gateway_breaker_transitions_total",
@@ -100,6 +102,24 @@ impl Reload {
     }
 }
 
+/// What a look into the memory of verified tokens found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recall {
+    /// The token, still good.
+    Hit,
+    /// Nothing: it had to be verified.
+    Miss,
+}
+
+impl Recall {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+        }
+    }
+}
+
 /// The number of a metric, once it is defined.
 type Slot = Option<u32>;
 
@@ -124,6 +144,7 @@ struct PlainSlots {
     accepted: Slot,
     anonymous: Slot,
     auth_refused: [Slot; Reason::ALL.len()],
+    recalled: [Slot; 2],
     generation: Slot,
     reload: [Slot; 2],
     connected: Slot,
@@ -163,6 +184,14 @@ impl<H: Host> Metrics<H> {
         }
         if reload == Reload::Ok {
             self.add(&mut plain.generation, Name::PolicyGeneration, &[], 1);
+        }
+    }
+
+    /// Counts a look into the memory of verified tokens.
+    pub(crate) fn recall(&self, recall: Recall) {
+        let Ok(mut table) = self.table.try_borrow_mut() else { return };
+        if let Some(slot) = table.plain.recalled.get_mut(recall as usize) {
+            self.add(slot, Name::TokenCache, &[("result", recall.label())], 1);
         }
     }
 

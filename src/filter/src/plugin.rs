@@ -122,7 +122,7 @@ fn read<H: Host>(shared: &Shared<H>, size: usize) -> Result<Plugin<H>, Vec<Mista
         .map_err(|error| mistake(&format!("not JSON: {error}"), "a policy as JSON"))?;
     let variables = |name: &str| host.variable(name);
     let policy = config::read(&document, Environment::Given(&variables))?;
-    let verify = verifier(&policy, &host)?;
+    let verify = verifier(&policy, shared)?;
     let configured = host
         .moment()
         .and_then(|now| host.tick_every(TICK).map(|()| now.monotonic))
@@ -150,11 +150,13 @@ fn mistake(wrong: &str, allowed: &str) -> Vec<Mistake> {
     vec![Mistake { path: "policy".into(), wrong: wrong.into(), allowed: allowed.into() }]
 }
 
-fn verifier<H: Host>(policy: &Policy, host: &H) -> Result<Box<dyn Verify>, Vec<Mistake>> {
+fn verifier<H: Host>(policy: &Policy, shared: &Shared<H>) -> Result<Box<dyn Verify>, Vec<Mistake>> {
     match &policy.authentication {
         Some(section) => {
-            let verifier = Verifier::new(section, HostSignatures(host.clone()))?;
-            Ok(Box::new(Remembering::new(verifier)))
+            let verifier = Verifier::new(section, HostSignatures(shared.host.clone()))?;
+            let metrics = shared.metrics.clone();
+            let note = Box::new(move |recall| metrics.recall(recall));
+            Ok(Box::new(Remembering::new(verifier, note)))
         }
         None => Ok(Box::new(NoProviders)),
     }

@@ -23,6 +23,7 @@ enum Metric {
     RequestDuration,
     UpstreamResponses,
     Authentication,
+    TokenCache,
     RateLimit,
     BreakerCalls,
     BreakerTransitions,
@@ -43,11 +44,12 @@ enum Metric {
 }
 
 impl Metric {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Requests,
         Self::RequestDuration,
         Self::UpstreamResponses,
         Self::Authentication,
+        Self::TokenCache,
         Self::RateLimit,
         Self::BreakerCalls,
         Self::BreakerTransitions,
@@ -73,6 +75,7 @@ impl Metric {
             Self::RequestDuration => "gateway_request_duration_seconds",
             Self::UpstreamResponses => "gateway_upstream_responses_total",
             Self::Authentication => "gateway_authentication_total",
+            Self::TokenCache => "gateway_token_cache_total",
             Self::RateLimit => "gateway_rate_limit_total",
             Self::BreakerCalls => "gateway_breaker_calls_total",
             Self::BreakerTransitions => "gateway_breaker_transitions_total",
@@ -99,6 +102,7 @@ impl Metric {
             Self::RequestDuration => "From the first request byte to the last response byte.",
             Self::UpstreamResponses => "Answers of services, by class of status.",
             Self::Authentication => "Results of authentication.",
+            Self::TokenCache => "Tokens that were, or were not, remembered as verified.",
             Self::RateLimit => "Judgements of rate limits.",
             Self::BreakerCalls => "Calls as circuit breakers counted them.",
             Self::BreakerTransitions => "Changes of state of circuit breakers.",
