@@ -20,7 +20,8 @@ use std::time::Instant;
 #[derive(clap::Args, Debug, Clone, Default)]
 pub(crate) struct Args {
     /// Where no container engine answers, install and start one (Debian or Ubuntu, as root). With
-    /// `CI=true` (or 1) in the environment this is done without asking.
+    /// `CI=true` (or 1) in the environment this is done without asking, and a run that then cannot
+    /// take place is a failure.
     #[arg(long)]
     pub(crate) install: bool,
     /// Take the artefacts in `target/dist` as they are, instead of building them for stand-ins.
@@ -33,7 +34,8 @@ pub(crate) struct Args {
 pub(crate) enum Outcome {
     /// Every integration case passed.
     Passed,
-    /// There is no container engine or no image, and none could be had; says why.
+    /// Nobody asked for a run that must take place, and there is no container engine or no image;
+    /// says why.
     Skipped(String),
 }
 
@@ -57,15 +59,16 @@ pub(crate) fn integration(args: &Args, ctx: &Workspace) -> Result<Outcome> {
 fn whole_run(args: &Args, ctx: &Workspace, interrupt: &Interrupt) -> Result<Outcome> {
     let start = Instant::now();
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
-    let engine = match Engine::find(ctx, args.install || in_ci)? {
+    let asked_for = args.install || in_ci;
+    let engine = match Engine::find(ctx, asked_for)? {
         Found::Engine(engine) => engine,
-        Found::None(reason) => return Ok(Outcome::Skipped(reason)),
+        Found::None(reason) => return skipped(reason, asked_for),
     };
     say(&format!("docker-compose run: {}", engine.shown()));
     let name = format!("tracseq-gateway-run-{}", std::process::id());
     let images = match Images::prepare(ctx, &engine, &name, !args.no_build)? {
         Prepared::Images(images) => images,
-        Prepared::Impossible(reason) => return Ok(Outcome::Skipped(reason)),
+        Prepared::Impossible(reason) => return skipped(reason, asked_for),
     };
     interrupt.check()?;
     let mut project = Project::new(ctx, &engine, interrupt, &name)?;
@@ -80,4 +83,26 @@ fn whole_run(args: &Args, ctx: &Workspace, interrupt: &Interrupt) -> Result<Outc
     result.and(down)?;
     say(&format!("docker-compose run passed in {}", seconds(start.elapsed())));
     Ok(Outcome::Passed)
+}
+
+/// A run that cannot take place: nothing to complain of, unless it was asked for. CI that skipped it
+/// would say that docker-compose works when nobody looked.
+fn skipped(reason: String, asked_for: bool) -> Result<Outcome> {
+    if asked_for {
+        bail!("the docker-compose run was asked for and cannot take place: {reason}");
+    }
+    Ok(Outcome::Skipped(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome, skipped};
+
+    #[test]
+    fn a_run_that_was_asked_for_is_never_skipped() {
+        let skip = skipped("no engine".to_owned(), false).unwrap();
+        assert_eq!(skip, Outcome::Skipped("no engine".to_owned()));
+        let error = skipped("no engine".to_owned(), true).unwrap_err().to_string();
+        assert!(error.ends_with("cannot take place: no engine"), "{error}");
+    }
 }

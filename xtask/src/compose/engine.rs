@@ -3,7 +3,7 @@
 
 use crate::packages;
 use crate::workspace::{Workspace, is_root, on_path, output, say};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,8 +15,13 @@ use test_harness::wait;
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
 /// The engine's own limit for ending its containers is 15 s.
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
-/// What our own engine changes for the whole machine and does not put back by itself.
-const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+/// An engine of our own leaves the machine's packet filter and forwarding as they are, since what it
+/// changes there it does not put back, and restoring a copy would undo what others changed meanwhile.
+/// The run needs neither: containers of one network meet on its bridge, published ports are served
+/// by docker-proxy, and nothing in it calls the world outside.
+const HANDS_OFF: [&str; 3] = ["--iptables=false", "--ip6tables=false", "--ip-forward=false"];
+/// Whether the packet filter also sees what passes between two ports of a bridge.
+const BRIDGES_FILTERED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// An engine that answers.
 #[derive(Debug)]
@@ -54,7 +59,7 @@ impl Engine {
         }
         match Own::start(ctx) {
             Ok(own) => Ok(Found::Engine(Self { compose, own: Some(Box::new(own)) })),
-            Err(error) => Ok(Found::None(format!("dockerd does not start here: {error:#}"))),
+            Err(error) => Ok(Found::None(format!("no dockerd of our own here: {error:#}"))),
         }
     }
 
@@ -90,17 +95,15 @@ impl Engine {
     }
 }
 
-/// An engine of our own. Dropping it stops it and puts back what it changed.
+/// An engine of our own. Dropping it stops it.
 #[derive(Debug)]
 struct Own {
     daemon: Process,
     address: String,
-    rules: Option<String>,
-    forwarding: Option<String>,
     /// Sockets: in the system's directory for temporary files, since their paths must be short.
     sockets: TempDir,
     /// Images and containers; removed with the engine.
-    data: TempDir,
+    _data: TempDir,
 }
 
 impl Own {
@@ -112,44 +115,44 @@ impl Own {
         let sockets = tempfile::Builder::new().prefix("gateway-engine-").tempdir()?;
         let address = format!("unix://{}", sockets.path().join("docker.sock").display());
         let mut command = Command::new("dockerd");
-        command.args(["--bridge", "none", "--host", &address]);
+        command.args(["--bridge", "none", "--host", &address]).args(HANDS_OFF);
         command.arg("--data-root").arg(data.path().join("data"));
         command.arg("--exec-root").arg(sockets.path().join("exec"));
         command.arg("--pidfile").arg(sockets.path().join("docker.pid"));
-        let rules = output(&mut Command::new("iptables-save")).ok();
-        let forwarding = std::fs::read_to_string(FORWARDING).ok();
         let daemon = Process::start("dockerd", command, data.path())?;
-        let mut own = Self { daemon, address, rules, forwarding, sockets, data };
+        let mut own = Self { daemon, address, sockets, _data: data };
         let address = own.address.clone();
         wait::until_true("dockerd to answer", STARTED_WITHIN, || {
             own.daemon.must_run()?;
             Ok(answers(Some(&address)))
         })?;
+        // Only now: dockerd loads the module that decides it.
+        let filtered = std::fs::read_to_string(BRIDGES_FILTERED).unwrap_or_default();
+        let rules = output(Command::new("iptables").args(["-S", "FORWARD"])).unwrap_or_default();
+        if filtered.trim() == "1" && forwards_nothing(&rules) {
+            bail!(
+                "this machine's packet filter drops what containers say to each other (`iptables -S \
+                 FORWARD` begins with `-P FORWARD DROP`), and we do not change it: start the \
+                 machine's own engine"
+            );
+        }
         Ok(own)
-    }
-
-    /// What the engine leaves on the machine when it stops: packet filter rules, and forwarding.
-    fn put_back(&self) -> Result<()> {
-        if let Some(rules) = &self.rules {
-            let file = self.data.path().join("rules");
-            std::fs::write(&file, rules)?;
-            output(Command::new("iptables-restore").arg(&file))?;
-        }
-        if let Some(value) = &self.forwarding {
-            std::fs::write(FORWARDING, value)?;
-        }
-        Ok(())
     }
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let stopped = self.daemon.stop(STOPPED_WITHIN).map(|_| ());
-        if let Err(error) = stopped.and_then(|()| self.put_back()) {
+        if let Err(error) = self.daemon.stop(STOPPED_WITHIN) {
             let sockets = self.sockets.path().display();
             eprintln!("stopping dockerd (its sockets are in {sockets}): {error:#}");
         }
     }
+}
+
+/// Whether the packet filter, by its own account, forwards only what some rule allows. An engine that
+/// ran earlier may have left it so.
+fn forwards_nothing(rules: &str) -> bool {
+    rules.lines().any(|line| line == "-P FORWARD DROP")
 }
 
 /// Whether an engine answers, at this address or where the environment says.
@@ -196,4 +199,16 @@ fn why_not_install(may_install: bool) -> Option<String> {
         ));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::forwards_nothing;
+
+    #[test]
+    fn a_packet_filter_that_drops_by_default_is_known() {
+        assert!(forwards_nothing("-P FORWARD DROP\n-A FORWARD -j DOCKER-USER\n"));
+        assert!(!forwards_nothing("-P FORWARD ACCEPT\n-A FORWARD -i br0 -j DROP\n"));
+        assert!(!forwards_nothing(""));
+    }
 }

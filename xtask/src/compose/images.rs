@@ -2,7 +2,7 @@
 //! stand-ins under the same names, made from this system's packages and our artefacts.
 
 use super::engine::Engine;
-use crate::build;
+use crate::build::{self, envoy};
 use crate::packages;
 use crate::workspace::{Workspace, is_root, on_path, output, run, run_limited, say, timed};
 use anyhow::{Context as _, Result, bail};
@@ -17,6 +17,8 @@ const DEBIAN: &str = "debian:bookworm-slim";
 const ENVOY: &str = "envoyproxy/envoy:v1.40.0";
 const REDIS: &str = "redis:7.4-bookworm";
 const PROMETHEUS: &str = "prom/prometheus:v3.5.0";
+/// Those that are not ours, and whose names stand-ins take.
+const OFFICIAL: [&str; 4] = [DEBIAN, ENVOY, REDIS, PROMETHEUS];
 /// The stages of the Dockerfile that are images, and their names without the tag.
 const OURS: [(&str, &str); 3] = [
     ("envoy", "tracseq-gateway-envoy"),
@@ -29,8 +31,8 @@ const ARTEFACTS: &str = "tracseq-gateway-artefacts";
 const STAND_IN: &str = "tracseq.stand-in";
 /// Where the Dockerfile's part begins that needs no compiler.
 const IMAGES_PART: &str = "# --- The images.";
-/// Pulling the 30 MB of the base image; a registry that takes longer counts as unreachable.
-const PULLED_WITHIN: Duration = Duration::from_secs(90);
+/// Pulling the largest image has some 150 MB; a registry that takes longer counts as unreachable.
+const PULLED_WITHIN: Duration = Duration::from_secs(180);
 /// What a container never reads, or gets from the engine: left out, a stand-in has a third the size.
 const LEFT_OUT: [&str; 11] = [
     "./dev",
@@ -56,6 +58,17 @@ pub(super) struct Images<'a> {
     added: Vec<String>,
 }
 
+/// What an official name stands for on this engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Is {
+    /// Nothing.
+    Missing,
+    /// What a run like this one made.
+    StandIn,
+    /// Anything else: the registry's image, or the user's.
+    Real,
+}
+
 /// What came of preparing them.
 #[derive(Debug)]
 pub(super) enum Prepared<'a> {
@@ -75,38 +88,80 @@ impl<'a> Images<'a> {
         fresh: bool,
     ) -> Result<Prepared<'a>> {
         let mut images = Self { ctx, engine, tag: tag.to_owned(), added: Vec::new() };
-        if images.reachable() {
+        let Some(unreachable) = images.unreachable()? else {
             timed("building the images with the official ones", || images.real())?;
             return Ok(Prepared::Images(images));
-        }
-        if !is_root() || on_path("apt-get").is_none() {
-            return Ok(Prepared::Impossible(format!(
-                "{DEBIAN} cannot be pulled, and stand-ins can be made only by root on Debian or Ubuntu"
-            )));
+        };
+        if let Some(reason) = images.why_no_stand_ins(unreachable)? {
+            return Ok(Prepared::Impossible(reason));
         }
         say("no image can be pulled: making stand-ins under the same names, from this system's");
         println!("    packages (debootstrap), the Envoy executable and our own artefacts");
         if fresh {
-            build::run(&build::Args::default(), ctx)?;
+            build::run(&build::Args { envoy_version: Some(envoy::VERSION.to_owned()) }, ctx)?;
         }
+        // Not the one in `target/dist`, which may be the user's own choice: the name says a version.
+        let envoy = envoy::find(ctx, Some(envoy::VERSION))?;
         let archive = root_archive(ctx)?;
-        timed("making the stand-ins", || images.stand_ins(&archive))?;
+        timed("making the stand-ins", || images.stand_ins(&archive, &envoy))?;
         Ok(Prepared::Images(images))
     }
 
-    /// Whether the base image is here or can be pulled.
-    fn reachable(&self) -> bool {
+    /// Pulls every official image that is not here; the first that cannot be had, if any.
+    fn unreachable(&self) -> Result<Option<&'static str>> {
+        for name in OFFICIAL {
+            if self.state(name)? == Is::Real {
+                continue;
+            }
+            say(&format!("pulling {name}"));
+            let mut pull = self.engine.docker(self.ctx);
+            pull.args(["pull", "--quiet", name]).stderr(Stdio::null());
+            if run_limited(&mut pull, PULLED_WITHIN).is_err() {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Why stand-ins cannot be made where this image cannot be pulled, if so. They take the official
+    /// names, and an image that somebody else put there must neither be replaced nor removed.
+    fn why_no_stand_ins(&self, unreachable: &str) -> Result<Option<String>> {
+        if !is_root() || on_path("apt-get").is_none() {
+            return Ok(Some(format!(
+                "{unreachable} cannot be pulled, and stand-ins can be made only by root on Debian \
+                 or Ubuntu"
+            )));
+        }
+        let mut taken = Vec::new();
+        for name in OFFICIAL {
+            if self.state(name)? == Is::Real {
+                taken.push(name);
+            }
+        }
+        Ok((!taken.is_empty()).then(|| {
+            let taken = taken.join(" ");
+            format!(
+                "{unreachable} cannot be pulled, and stand-ins would replace images that are here: \
+                 pull it where there is a registry, or remove these: docker image rm {taken}"
+            )
+        }))
+    }
+
+    /// What a name stands for. An engine that does not say is an error: it is not that nothing is there.
+    fn state(&self, name: &str) -> Result<Is> {
+        let mut list = self.engine.docker(self.ctx);
+        if output(list.args(["image", "ls", "--quiet", name]))?.trim().is_empty() {
+            return Ok(Is::Missing);
+        }
         let format = format!("{{{{index .Config.Labels \"{STAND_IN}\"}}}}");
         let mut inspect = self.engine.docker(self.ctx);
-        if output(inspect.args(["image", "inspect", "--format", &format, DEBIAN]))
-            .is_ok_and(|label| label.trim() != "yes")
-        {
-            return true;
-        }
-        say(&format!("pulling {DEBIAN}, to see whether a registry can be reached"));
-        let mut pull = self.engine.docker(self.ctx);
-        pull.args(["pull", "--quiet", DEBIAN]).stderr(Stdio::null());
-        run_limited(&mut pull, PULLED_WITHIN).is_ok()
+        let label = output(inspect.args(["image", "inspect", "--format", &format, name]))?;
+        Ok(if label.trim() == "yes" { Is::StandIn } else { Is::Real })
+    }
+
+    /// Whether a name that we added is still ours: somebody may have pulled the official image.
+    fn is_still_ours(&self, name: &str) -> bool {
+        !OFFICIAL.contains(&name) || self.state(name).is_ok_and(|state| state == Is::StandIn)
     }
 
     /// As a user would build them. Images that were pulled stay: they are the registry's.
@@ -123,15 +178,12 @@ impl<'a> Images<'a> {
             run(docker.arg("."))?;
             self.added.push(tagged);
         }
-        for name in [REDIS, PROMETHEUS] {
-            run(self.engine.docker(self.ctx).args(["pull", "--quiet", name]))?;
-        }
         Ok(())
     }
 
     /// Under the official names what our Dockerfile and docker-compose.yml need of those images,
     /// then our own by that very Dockerfile, with the artefacts in place of its compiler stage.
-    fn stand_ins(&mut self, archive: &Path) -> Result<()> {
+    fn stand_ins(&mut self, archive: &Path, envoy: &Path) -> Result<()> {
         let label = format!("LABEL {STAND_IN}=yes");
         let mut import = self.engine.docker(self.ctx);
         import.args(["import", "--change", &label]).arg(archive).arg(DEBIAN);
@@ -139,8 +191,10 @@ impl<'a> Images<'a> {
         self.added.push(DEBIAN.to_owned());
 
         let context = tempfile::tempdir_in(self.ctx.root().join("target/compose"))?;
-        for name in [build::FILTER, build::SIDECAR, build::DEMO_SERVICE, build::ENVOY] {
-            let from = self.ctx.dist().join(name);
+        let ours = [build::FILTER, build::SIDECAR, build::DEMO_SERVICE];
+        let dist = self.ctx.dist();
+        let files = ours.map(|name| (name, dist.join(name)));
+        for (name, from) in files.into_iter().chain([(build::ENVOY, envoy.to_owned())]) {
             fs::copy(&from, context.path().join(name))
                 .with_context(|| format!("copying {}", from.display()))?;
         }
@@ -155,7 +209,7 @@ impl<'a> Images<'a> {
         self.build(context.path(), &prometheus, PROMETHEUS, None)?;
 
         let artefacts = format!("{ARTEFACTS}:{}", self.tag);
-        let copied = [build::FILTER, build::SIDECAR, build::DEMO_SERVICE].join(" ");
+        let copied = ours.join(" ");
         let text = format!("FROM scratch\nCOPY {copied} /out/\n");
         self.build(context.path(), &text, &artefacts, None)?;
         let dockerfile = self.without_compiler(&artefacts)?;
@@ -197,8 +251,9 @@ impl Drop for Images<'_> {
         if self.added.is_empty() || self.engine.is_own() {
             return; // our own engine goes with all that it holds
         }
+        let ours = self.added.iter().filter(|name| self.is_still_ours(name));
         let mut remove = self.engine.docker(self.ctx);
-        remove.args(["image", "rm", "--force"]).args(&self.added);
+        remove.args(["image", "rm", "--force"]).args(ours);
         if let Err(error) = output(&mut remove) {
             eprintln!("images may be left: {error:#}");
         }
@@ -250,7 +305,7 @@ fn os_release(key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEBIAN, ENVOY, IMAGES_PART, OURS, PROMETHEUS, REDIS};
+    use super::{DEBIAN, ENVOY, IMAGES_PART, OURS, PROMETHEUS, REDIS, envoy};
 
     const COMPOSE: &str = include_str!("../../../docker-compose.yml");
     const DOCKERFILE: &str = include_str!("../../../envoy/docker/Dockerfile");
@@ -263,6 +318,7 @@ mod tests {
         for name in [DEBIAN, ENVOY] {
             assert!(DOCKERFILE.contains(&format!("FROM {name} AS ")), "{name}");
         }
+        assert!(ENVOY.ends_with(&format!(":v{}", envoy::VERSION)));
         for (stage, name) in OURS {
             assert!(COMPOSE.contains(&format!("image: {name}:${{GATEWAY_TAG:-dev}}\n")), "{name}");
             // Twice, and Compose v2 would build it twice at once and fail.
