@@ -31,7 +31,7 @@ const ARTEFACTS: &str = "tracseq-gateway-artefacts";
 const STAND_IN: &str = "tracseq.stand-in";
 /// Where the Dockerfile's part begins that needs no compiler.
 const IMAGES_PART: &str = "# --- The images.";
-/// Pulling the largest image has some 150 MB; a registry that takes longer counts as unreachable.
+/// The largest image has some 150 MB; a registry that takes longer counts as unreachable.
 const PULLED_WITHIN: Duration = Duration::from_secs(180);
 /// What a container never reads, or gets from the engine: left out, a stand-in has a third the size.
 const LEFT_OUT: [&str; 11] = [
