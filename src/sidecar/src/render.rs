@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A rendered resource, and what is wrong with the policy in it.
 #[derive(Debug)]
@@ -53,8 +54,21 @@ pub(crate) fn render(text: &str, module: &Path) -> Rendered {
         let (wrong, allowed) = (wrong.to_owned(), "one bare policy".to_owned());
         report.findings.push(Finding { line, path: String::new(), wrong, allowed });
     }
-    let resource = resource(&policy, &variables, module);
+    let resource = resource(&unlike_any_before(policy), &variables, module);
     Rendered { resource, findings: report.findings, warnings: report.warnings }
+}
+
+/// Makes this render's text another than that of every render before, by blanks behind the document
+/// that no reader of JSON sees: Envoy remembers its verdict on a configuration by its text, and
+/// would refuse a bad policy that comes back without asking the filter, so without a word of why.
+fn unlike_any_before(mut policy: String) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut moment = now.as_nanos();
+    while moment > 0 {
+        policy.push(if moment & 1 == 0 { ' ' } else { '\t' });
+        moment >>= 1;
+    }
+    policy
 }
 
 fn resource(policy: &str, variables: &[String], module: &Path) -> String {

@@ -22,6 +22,11 @@ impl Drop for Directory {
     }
 }
 
+/// The text that the filter gets.
+fn policy_text(rendered: &Rendered) -> String {
+    wasm(rendered)["configuration"]["value"].as_str().unwrap().to_owned()
+}
+
 fn wasm(rendered: &Rendered) -> Value {
     let resource: Value = serde_json::from_str(&rendered.resource).unwrap();
     resource["resources"][0]["typed_config"]["config"].clone()
@@ -37,8 +42,7 @@ fn a_policy_reaches_the_filter_as_written() {
     assert_eq!(wasm["vm_config"]["environment_variables"]["host_env_keys"], json!(["TOKEN"]));
     // Envoy before 1.40 would share a VM that has other variables.
     assert_eq!(wasm["vm_config"]["configuration"]["value"], "TOKEN");
-    let policy: Value =
-        serde_json::from_str(wasm["configuration"]["value"].as_str().unwrap()).unwrap();
+    let policy: Value = serde_json::from_str(&policy_text(&rendered)).unwrap();
     assert_eq!(
         policy,
         json!({"version": 1, "https": {"mode": "off"},
@@ -50,10 +54,24 @@ fn a_policy_reaches_the_filter_as_written() {
 fn a_policy_with_mistakes_is_rendered_for_the_gateway_to_refuse() {
     let rendered = render("version: 7\n", Path::new("/m.wasm"));
     assert_eq!(rendered.findings.len(), 1);
-    assert_eq!(wasm(&rendered)["configuration"]["value"], r#"{"version":7}"#);
+    assert_eq!(policy_text(&rendered).trim_end(), r#"{"version":7}"#);
     let rendered = render("version: [\n", Path::new("/m.wasm"));
     assert_eq!(rendered.findings.len(), 1);
-    assert_eq!(wasm(&rendered)["configuration"]["value"], "version: [\n");
+    assert_eq!(policy_text(&rendered).trim_end(), "version: [");
+}
+
+/// Envoy would otherwise answer for a policy that it has seen before in the filter's place.
+#[test]
+fn each_render_is_another_text_for_envoy_and_the_same_policy_for_the_filter() {
+    let texts: Vec<String> = (0..20)
+        .map(|_| policy_text(&render("version: 1\nname: same\n", Path::new("/m.wasm"))))
+        .collect();
+    for (index, text) in texts.iter().enumerate() {
+        assert!(!texts[..index].contains(text), "{text:?} came twice");
+        let read = |text: &str| validate::judge(&serde_json::from_str(text).unwrap()).unwrap();
+        assert_eq!(read(text).hash, read(text.trim_end()).hash);
+        assert_eq!(read(text).hash, read(&texts[0]).hash);
+    }
 }
 
 #[test]
@@ -98,4 +116,23 @@ async fn a_saved_policy_is_rendered_again_and_a_bad_one_too() {
         .unwrap();
     }
     watching.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_saved_unchanged_is_not_rendered_again() {
+    let directory = Directory::new();
+    let files = watch::Files {
+        policy: directory.0.join("in.yaml"),
+        module: PathBuf::from("/m.wasm"),
+        out: directory.0.join("out.yaml"),
+    };
+    let text = "version: 1\nname: same\n";
+    fs::write(&files.policy, text).unwrap();
+    // Paused time runs on whenever everybody waits: a minute is a thousand looks, and over at once.
+    let minute = std::time::Duration::from_mins(1);
+    let mut watching = std::pin::pin!(watch::watch(&files, text.into()));
+    assert!(tokio::time::timeout(minute, &mut watching).await.is_err());
+    fs::write(&files.policy, text).unwrap();
+    assert!(tokio::time::timeout(minute, &mut watching).await.is_err());
+    assert!(!files.out.exists());
 }
