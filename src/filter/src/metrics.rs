@@ -4,12 +4,14 @@
 //! forgets a metric, so labels come only from the policy, from Envoy's own cluster names and from
 //! enums, and their number is bounded here as well.
 
+mod name;
 #[cfg(test)]
 mod tests;
 
-use crate::host::{Host, Kind, Level};
+use crate::host::{Host, Level};
 use crate::log;
 use hashbrown::HashMap;
+use name::{Name, full};
 use policy::event::{AuthOutcome, CallKind, Event, Events, LimitOutcome};
 use policy::kernel::breaker::State;
 use policy::reason::Reason;
@@ -26,63 +28,6 @@ const LIMITS_MAX: usize = 1000;
 const OTHER: &str = "other";
 /// Most log lines about bugs that one VM writes: a bug may strike on every request.
 const BUG_LINES_MAX: u32 = 10;
-
-/// Every metric of the filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
-    Requests,
-    RequestDuration,
-    UpstreamResponses,
-    Authentication,
-    TokenCache,
-    RateLimit,
-    BreakerCalls,
-    BreakerTransitions,
-    BreakerState,
-    PolicyGeneration,
-    PolicyReload,
-    SidecarConnected,
-    SidecarSyncAge,
-    RecordUnreadable,
-    RecordEvicted,
-    StoreFailed,
-    Bug,
-}
-
-impl Name {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Requests => "gateway_requests_total",
-            Self::RequestDuration => "gateway_request_duration_milliseconds",
-            Self::UpstreamResponses => "gateway_upstream_responses_total",
-            Self::Authentication => "gateway_authentication_total",
-            Self::TokenCache => "gateway_token_cache_total",
-            Self::RateLimit => "gateway_rate_limit_total",
-            Self::BreakerCalls => "gateway_breaker_calls_total",
-            Self::BreakerTransitions => "gateway_breaker_transitions_total",
-            Self::BreakerState => "gateway_breaker_state",
-            Self::PolicyGeneration => "gateway_policy_generation",
-            Self::PolicyReload => "gateway_policy_reload_total",
-            Self::SidecarConnected => "gateway_sidecar_connected",
-            Self::SidecarSyncAge => "gateway_sidecar_sync_age_seconds",
-            Self::RecordUnreadable => "gateway_record_unreadable_total",
-            Self::RecordEvicted => "gateway_record_evicted_total",
-            Self::StoreFailed => "gateway_store_failed_total",
-            Self::Bug => "gateway_bug_total",
-        }
-    }
-
-    const fn kind(self) -> Kind {
-        match self {
-            Self::RequestDuration => Kind::Histogram,
-            Self::BreakerState
-            | Self::PolicyGeneration
-            | Self::SidecarConnected
-            | Self::SidecarSyncAge => Kind::Gauge,
-            _ => Kind::Counter,
-        }
-    }
-}
 
 /// How a policy was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -349,18 +294,6 @@ impl Table {
         let name = if room { name } else { OTHER };
         (name, self.limits.entry_ref(name).or_default())
     }
-}
-
-/// The full name of a metric. `;` ends a label, so no value may have one.
-fn full(name: Name, labels: &[(&str, &str)]) -> String {
-    let mut text = String::from(name.text());
-    for (key, value) in labels {
-        text.push(';');
-        text.push_str(key);
-        text.push('=');
-        text.extend(value.chars().map(|c| if c == ';' || c.is_control() { '_' } else { c }));
-    }
-    text
 }
 
 impl<H: Host> Events for Metrics<H> {
