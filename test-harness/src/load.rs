@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// Pause of a connection between an answer and the next request: the processors also belong to what
@@ -32,6 +32,8 @@ pub struct Tally {
     pub failed: u64,
     /// The first of their errors.
     pub errors: Vec<String>,
+    /// The longest time from the sending of a request to the end of its answer.
+    pub longest: Duration,
 }
 
 impl Tally {
@@ -47,11 +49,23 @@ impl Tally {
         self.statuses.get(&status).copied().unwrap_or_default()
     }
 
-    /// Goes on when every request that began got one of these statuses, and there were some.
+    /// Goes on when every request got one of these statuses, and there were some.
     ///
     /// # Errors
     /// Shows the tally.
     pub fn only(self, statuses: &[u16]) -> Result<Self> {
+        if self.refused == 0 {
+            return self.only_until_closed(statuses);
+        }
+        Err(anyhow!("expected only {statuses:?} and nobody turned away, got {self:#?}"))
+    }
+
+    /// As [`Self::only`] where the gateway goes away for good: only requests that began count, and
+    /// it does not matter how many found nobody.
+    ///
+    /// # Errors
+    /// Shows the tally.
+    pub fn only_until_closed(self, statuses: &[u16]) -> Result<Self> {
         let fit = self.statuses.keys().all(|s| statuses.contains(s));
         let good = fit && self.failed == 0 && self.total() > 0;
         if good { Ok(self) } else { Err(anyhow!("expected only {statuses:?}, got {self:#?}")) }
@@ -90,9 +104,11 @@ impl Load {
             load.connections.push(runtime()?.spawn(async move {
                 let client = pool(false);
                 while !stop.load(Ordering::Relaxed) {
+                    let start = Instant::now();
                     let result = one(&client, make()).await;
-                    record(&tally, result);
-                    answered.fetch_add(1, Ordering::Relaxed);
+                    if record(&tally, result, start.elapsed()) {
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
                     let _ = tokio::time::timeout(PAUSE, std::future::pending::<()>()).await;
                 }
             }));
@@ -100,13 +116,13 @@ impl Load {
         Ok(load)
     }
 
-    /// How many requests are over.
+    /// How many requests began and are over.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more requests are over.
+    /// Waits until so many more requests began and are over.
     ///
     /// # Errors
     /// They are not in time.
@@ -156,11 +172,18 @@ async fn one(client: &Client, request: Request) -> Result<u16> {
     tokio::time::timeout(ANSWER_WITHIN, exchange).await?
 }
 
-fn record(tally: &Mutex<Tally>, result: Result<u16>) {
+/// Notes what came of a request; whether it began at all.
+fn record(tally: &Mutex<Tally>, result: Result<u16>, took: Duration) -> bool {
     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     match result {
-        Ok(status) => *tally.statuses.entry(status).or_default() += 1,
-        Err(error) if never_began(&error) => tally.refused += 1,
+        Ok(status) => {
+            *tally.statuses.entry(status).or_default() += 1;
+            tally.longest = tally.longest.max(took);
+        }
+        Err(error) if never_began(&error) => {
+            tally.refused += 1;
+            return false;
+        }
         Err(error) => {
             tally.failed += 1;
             if tally.errors.len() < ERRORS_KEPT {
@@ -168,10 +191,34 @@ fn record(tally: &Mutex<Tally>, result: Result<u16>) {
             }
         }
     }
+    true
 }
 
 /// Whether not even a connection could be had.
 fn never_began(error: &anyhow::Error) -> bool {
     let client = error.downcast_ref::<hyper_util::client::legacy::Error>();
     client.is_some_and(hyper_util::client::legacy::Error::is_connect)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_turned_away_is_no_progress_and_no_success() {
+        // A port that is taken and not listened at.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let nobody = socket.local_addr().unwrap().as_socket().unwrap();
+        let load = Load::start(1, move || Request::new(nobody, "GET", "/")).unwrap();
+        let turned_away = || Ok(load.tally().refused > 2);
+        wait::until_true("attempts", STOP_WITHIN, turned_away).unwrap();
+        assert_eq!(load.count(), 0);
+        let tally = load.stop().unwrap();
+        tally.clone().only(&[200]).unwrap_err();
+        let began = Tally { statuses: [(200, 1)].into(), ..tally };
+        began.clone().only(&[200]).unwrap_err();
+        began.only_until_closed(&[200]).unwrap();
+    }
 }

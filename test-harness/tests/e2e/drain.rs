@@ -22,7 +22,7 @@ fn no_request_that_had_begun_fails_when_the_gateway_stops_under_load() -> Result
             Ok(mesh.upstream("storage")?.count() == 1)
         })?;
         mesh.envoy().drain(DRAIN_WITHIN)?;
-        let tally = load.stop()?.only(&[200])?;
+        let tally = load.stop()?.only_until_closed(&[200])?;
         assert!(tally.refused > 0, "the load went on until nobody listened: {tally:?}");
         slow.join().unwrap()?;
         Ok(())
