@@ -14,6 +14,9 @@ const MODEL_SERVICE: &str = "auth";
 const GATEWAY: &str = "gateway";
 /// The cluster of the sidecar.
 const SIDECAR: &str = "gateway-sidecar";
+/// The monitor that bounds the connections from clients.
+const CONNECTIONS: &str = "envoy.resource_monitors.global_downstream_max_connections";
+/// Where a listener has its connection manager.
 const CHAIN: &str = "/filter_chains/0/filters/0/typed_config";
 
 /// A bootstrap in memory.
@@ -137,6 +140,17 @@ impl Bootstrap {
         Ok(())
     }
 
+    /// How many connections from clients there may be, as an operator of a small machine sets it.
+    ///
+    /// # Errors
+    /// The monitor is not where it is expected.
+    pub fn connections(&mut self, most: u32) -> Result<()> {
+        let monitors = self.place("/overload_manager/resource_monitors")?;
+        let monitor = named(monitors, CONNECTIONS)?;
+        *at(monitor, "/typed_config/max_active_downstream_connections")? = json!(most);
+        Ok(())
+    }
+
     /// The document, for changes that a measurement needs beyond addresses and paths.
     pub fn document_mut(&mut self) -> &mut Value {
         &mut self.document
@@ -244,6 +258,7 @@ mod tests {
         bootstrap.module(Path::new("/dist/filter.wasm")).unwrap();
         bootstrap.sidecar("127.0.0.1", 1).unwrap();
         bootstrap.trusted_hops(1).unwrap();
+        bootstrap.connections(3).unwrap();
         for service in bootstrap.services().unwrap() {
             bootstrap.service(&service, "127.0.0.1", 2).unwrap();
         }

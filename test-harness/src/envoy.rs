@@ -248,12 +248,17 @@ fn stats(admin: SocketAddr) -> Result<Stats> {
     Ok(Stats::parse(&get(admin, "/stats")?.expect(200)?.text()))
 }
 
+/// Whether this line of Envoy's log says that a function of a VM did not return.
+#[must_use]
+pub fn is_trap(line: &str) -> bool {
+    line.contains("Uncaught RuntimeError")
+        || (line.contains("Function: ") && line.contains(" failed: "))
+}
+
 /// The first policy was refused: waiting longer would not help.
 fn must_not_refuse(admin: SocketAddr) -> Result<()> {
     let Ok(stats) = stats(admin) else { return Ok(()) };
-    let discovery =
-        |end: &str| stats.sum(|n| n.starts_with("extension_config_discovery.") && n.ends_with(end));
-    if discovery(".config_fail") + discovery(".update_rejected") > 0 {
+    if stats.policies_refused() > 0 {
         bail!("Envoy refused the policy");
     }
     Ok(())
@@ -270,4 +275,20 @@ fn listener(admin: SocketAddr) -> Result<Option<SocketAddr>> {
     let ip = socket.get("address").and_then(Value::as_str).and_then(|a| a.parse().ok());
     let port = socket.get("port_value").and_then(Value::as_u64).and_then(|p| p.try_into().ok());
     Ok(ip.zip(port).map(|(ip, port)| SocketAddr::new(ip, port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_trap;
+
+    #[test]
+    fn a_trap_is_known_by_what_envoy_says_of_it() {
+        for said in [
+            "[error][wasm] Function: proxy_on_request_headers failed: Uncaught RuntimeError: x",
+            "[error][wasm] Function: proxy_on_tick failed: null function or function signature",
+        ] {
+            assert!(is_trap(said), "{said}");
+        }
+        assert!(!is_trap("[warning][wasm] {\"message\":\"the sidecar's call failed\"}"));
+    }
 }

@@ -41,6 +41,7 @@ pub struct Builder {
     with_sidecar: bool,
     trusted_hops: u32,
     http2: Vec<String>,
+    connections: Option<u32>,
 }
 
 impl Builder {
@@ -69,6 +70,13 @@ impl Builder {
     #[must_use]
     pub fn http2_service(mut self, name: &str) -> Self {
         self.http2.push(name.to_owned());
+        self
+    }
+
+    /// With room for so many connections from clients.
+    #[must_use]
+    pub const fn connections(mut self, most: u32) -> Self {
+        self.connections = Some(most);
         self
     }
 
@@ -105,7 +113,14 @@ impl Mesh {
     /// A house with this policy.
     #[must_use]
     pub const fn with(policy: Value) -> Builder {
-        Builder { policy, concurrency: 2, with_sidecar: true, trusted_hops: 0, http2: Vec::new() }
+        Builder {
+            policy,
+            concurrency: 2,
+            with_sidecar: true,
+            trusted_hops: 0,
+            http2: Vec::new(),
+            connections: None,
+        }
     }
 
     fn start(builder: Builder) -> Result<Self> {
@@ -131,6 +146,9 @@ impl Mesh {
         bootstrap.module(&artefacts.module)?;
         bootstrap.sidecar("127.0.0.1", sidecar_at.port())?;
         bootstrap.trusted_hops(builder.trusted_hops)?;
+        if let Some(most) = builder.connections {
+            bootstrap.connections(most)?;
+        }
         let envoy = Envoy::start(envoy_options(&artefacts, place, builder.concurrency), bootstrap);
         let envoy = envoy.inspect_err(|_| eprintln!("--- policy\n{:#}", builder.policy))?;
         let admin = envoy.admin();
@@ -245,12 +263,18 @@ impl Mesh {
     /// Workers follow a moment later: wait for what the policy does.
     ///
     /// # Errors
-    /// It has mistakes, or Envoy does not take it in time.
+    /// It has mistakes, the gateway refuses it, or Envoy does not take it in time.
     pub fn set_policy(&mut self, policy: &Value) -> Result<()> {
-        let before = taken(&self.stats()?);
+        let stats = self.stats()?;
+        let (was_taken, was_refused) = (stats.policies_taken(), stats.policies_refused());
         write_policy(&self.artefacts, self.place()?, policy, Check::Checked)?;
-        let what = "Envoy to take the policy";
-        self.envoy.stats_until(what, SOON, |s| taken(s) > before).map(|_| ())
+        let judged =
+            |s: &Stats| s.policies_taken() > was_taken || s.policies_refused() > was_refused;
+        let stats = self.envoy.stats_until("Envoy to take the policy", SOON, judged)?;
+        if stats.policies_refused() > was_refused {
+            bail!("the gateway refused a policy that its check had passed");
+        }
+        Ok(())
     }
 
     /// Hands a policy to the gateway unchecked, and waits until Envoy refused it.
@@ -258,11 +282,11 @@ impl Mesh {
     /// # Errors
     /// Envoy does not refuse it.
     pub fn offer_bad_policy(&mut self, policy: &Value) -> Result<()> {
-        let before = refused(&self.stats()?);
+        let before = self.stats()?.policies_refused();
         self.expect_refused_policies();
         write_policy(&self.artefacts, self.place()?, policy, Check::Unchecked)?;
         let what = "Envoy to refuse the policy";
-        self.envoy.stats_until(what, SOON, |s| refused(s) > before).map(|_| ())
+        self.envoy.stats_until(what, SOON, |s| s.policies_refused() > before).map(|_| ())
     }
 
     /// From now on Envoy may log that it was offered a policy which the filter refused.
@@ -282,6 +306,11 @@ impl Mesh {
             log.lines().filter(|l| l.contains("[critical]") && !refusal(l)).collect();
         if !critical.is_empty() {
             bail!("Envoy logged critical lines:\n{}", critical.join("\n"));
+        }
+        // A trap is no critical line, and the VM is made anew only at the next request.
+        let trapped: Vec<&str> = log.lines().filter(|l| envoy::is_trap(l)).collect();
+        if !trapped.is_empty() {
+            bail!("a VM trapped:\n{}", trapped.join("\n"));
         }
         if self.envoy.process().ended()?.is_some() {
             return Ok(());
@@ -362,13 +391,4 @@ fn sidecar_options(
         environment: vec![(policy::SYNC_VARIABLE.to_owned(), policy::SYNC_TOKEN.to_owned())],
         arguments: Vec::new(),
     }
-}
-
-fn taken(stats: &Stats) -> u64 {
-    stats.sum(|n| n.starts_with("extension_config_discovery.") && n.ends_with(".config_reload"))
-}
-
-fn refused(stats: &Stats) -> u64 {
-    let bad = |n: &str| n.ends_with(".config_fail") || n.ends_with(".update_rejected");
-    stats.sum(|n| n.starts_with("extension_config_discovery.") && bad(n))
 }

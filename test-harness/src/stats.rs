@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 /// What Envoy puts before the filter's own names.
 const FILTER: &str = "wasmcustom.";
+/// Where Envoy counts the policies that it was offered.
+const DISCOVERY: &str = "extension_config_discovery.";
 
 /// Counters and gauges by full name.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +49,20 @@ impl Stats {
     #[must_use]
     pub fn sum(&self, fits: impl Fn(&str) -> bool) -> u64 {
         self.numbers.iter().filter(|(name, _)| fits(name)).map(|(_, value)| value).sum()
+    }
+
+    /// Policies that Envoy was offered and the filter accepted, the first one included.
+    /// (`config_reload` would count those that were refused, too.)
+    #[must_use]
+    pub fn policies_taken(&self) -> u64 {
+        self.sum(|n| n.starts_with(DISCOVERY) && n.ends_with(".update_success"))
+    }
+
+    /// Policies that Envoy was offered and that were refused.
+    #[must_use]
+    pub fn policies_refused(&self) -> u64 {
+        let bad = |n: &str| n.ends_with(".config_fail") || n.ends_with(".update_rejected");
+        self.sum(|n| n.starts_with(DISCOVERY) && bad(n))
     }
 
     /// The names and values for which `fits` holds, one a line, for messages.
