@@ -2,6 +2,8 @@
 //! services. One file per promise of the contract; every test has a house of its own.
 
 #[cfg(test)]
+mod bootstrap;
+#[cfg(test)]
 mod breakers;
 #[cfg(test)]
 mod drain;
