@@ -1,12 +1,18 @@
 //! A breaker opens, probes, closes, and can be reset.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use test_harness::load::Load;
 use test_harness::mesh::SOON;
+use test_harness::runtime::runtime;
 use test_harness::upstream::Fault;
 use test_harness::wait::until;
-use test_harness::{Mesh, Request, Rule, policy};
+use test_harness::{Mesh, Request, Response, Rule, policy};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 fn breaker(timeout: &str) -> Value {
     policy::with(&json!({ "circuit_breakers": { "default": {
@@ -42,7 +48,7 @@ fn it_opens_after_failures_in_a_row_and_spares_the_service() -> Result<()> {
 
 #[test]
 fn it_probes_after_the_timeout_and_closes_when_the_service_is_back() -> Result<()> {
-    Mesh::with(breaker("500ms")).run(|mesh| {
+    Mesh::with(breaker("3s")).run(|mesh| {
         for _ in 0..3 {
             mesh.get("/api/storage/status/503").send()?.expect(503)?;
         }
@@ -108,6 +114,73 @@ fn a_fallback_is_served_instead_of_the_refusal() -> Result<()> {
         let answer = mesh.get("/api/storage/x").send()?.expect(200)?;
         assert_eq!((answer.text().as_str(), answer.header("x-circuit-open")), ("[]", "true"));
         Ok(())
+    })
+}
+
+/// One failure opens it, one probe decides; longer than that the probes of these tests take.
+fn decided_by_one() -> Value {
+    policy::with(&json!({ "circuit_breakers": { "default": {
+        "failure_threshold": 1, "timeout": "300ms", "half_open_calls": 1, "success_threshold": 1
+    }}}))
+}
+
+const SLOW_PROBE: &str = "/api/storage/delay/1500";
+
+/// The first answer of the service that is let through.
+fn probe(mesh: &Mesh) -> Result<Response> {
+    until("a probe to be let through", SOON, || {
+        let answer = mesh.get(SLOW_PROBE).send()?;
+        Ok(answer.header("x-circuit-open").is_empty().then_some(answer))
+    })
+}
+
+#[test]
+fn a_probe_that_takes_longer_than_the_timeout_still_decides() -> Result<()> {
+    Mesh::with(decided_by_one()).run(|mesh| {
+        let to_open = [("service", "storage"), ("to", "open")];
+        mesh.get("/api/storage/status/503").send()?.expect(503)?;
+        mesh.until_metric("gateway_breaker_transitions_total", &to_open, 1)?;
+        let slow_failure = Rule { delay_ms: 1500, ..Rule::status(503) };
+        mesh.upstream("storage")?.script(slow_failure.times(1));
+        probe(mesh)?.expect(503)?;
+        mesh.until_metric("gateway_breaker_transitions_total", &to_open, 2)?;
+        probe(mesh)?.expect(200)?;
+        mesh.until_metric("gateway_breaker_state", &state("storage", "closed"), 1)?;
+        mesh.get("/api/storage/x").send()?.expect(200)?;
+        Ok(())
+    })
+}
+
+/// A WebSocket through the gateway, once the breaker lets one pass.
+async fn socket(to: SocketAddr) -> Result<WebSocketStream<TcpStream>> {
+    let end = tokio::time::Instant::now() + SOON;
+    loop {
+        let stream = TcpStream::connect(to).await?;
+        let shaken = client_async(format!("ws://{to}/api/storage/ws"), stream).await;
+        match shaken {
+            Ok((socket, _)) => return Ok(socket),
+            Err(Error::Http(answer)) if answer.status() == 503 => {}
+            Err(error) => return Err(error.into()),
+        }
+        ensure!(tokio::time::Instant::now() < end, "no WebSocket was let through");
+    }
+}
+
+#[test]
+fn a_probe_that_becomes_a_web_socket_closes_it_at_once() -> Result<()> {
+    Mesh::with(decided_by_one()).run(|mesh| {
+        mesh.get("/api/storage/status/503").send()?.expect(503)?;
+        let mut open = runtime()?.block_on(socket(mesh.gateway()))?;
+        mesh.until_metric("gateway_breaker_state", &state("storage", "closed"), 1)?;
+        mesh.get("/api/storage/x").send()?.expect(200)?;
+        runtime()?.block_on(async {
+            open.send(Message::text("still there")).await?;
+            assert_eq!(open.next().await.unwrap()?, Message::text("still there"));
+            open.close(None).await
+        })?;
+        mesh.logged("of the WebSocket", |l| l.status() == 101)?;
+        let calls = [("service", "storage"), ("kind", "success")];
+        mesh.until_metric("gateway_breaker_calls_total", &calls, 2)
     })
 }
 
