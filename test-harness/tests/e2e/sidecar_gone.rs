@@ -1,50 +1,16 @@
-//! The sidecar dies and comes back; no request notices.
+//! The sidecar hangs, or Envoy starts anew; no request notices. What happens when the sidecar dies is
+//! in `recovery.rs`.
 
 use anyhow::Result;
-use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use test_harness::load::Load;
 use test_harness::mesh::SOON;
 use test_harness::wait::until_true;
 use test_harness::{Mesh, Request, policy};
 
-/// From the moment the sidecar answers again: the promise of the project.
-const BACK_IN_SYNC: Duration = Duration::from_secs(2);
-
-#[test]
-fn no_request_fails_while_the_sidecar_is_gone_and_it_is_back_in_sync_soon() -> Result<()> {
-    let sections = json!({
-        "rate_limits": [{ "name": "samples", "match": { "services": ["samples"] }, "key": [],
-            "algorithm": "token_bucket", "requests": 1, "per": "1h", "burst": 2 }],
-        "circuit_breakers": { "default": { "failure_threshold": 2, "timeout": "10m" } }
-    });
-    Mesh::with(policy::with(&sections)).run(|mesh| {
-        mesh.get("/api/samples/x").send()?.expect(200)?;
-        let to = mesh.gateway();
-        let load = Load::start(8, move || Request::new(to, "GET", "/api/auth/load"))?;
-        load.more(100, SOON)?;
-        mesh.sidecar()?.kill9()?;
-        mesh.until_metric("gateway_sidecar_connected", &[], 0)?;
-        load.more(100, SOON)?;
-        // What was counted still counts, and what goes wrong now is seen.
-        mesh.get("/api/samples/x").send()?.expect(200)?;
-        mesh.get("/api/samples/x").send()?.expect_refusal(429, "rate-limited")?;
-        for _ in 0..2 {
-            mesh.get("/api/storage/status/503").send()?.expect(503)?;
-        }
-        mesh.get("/api/storage/x").send()?.expect_refusal(503, "breaker-open")?;
-        mesh.sidecar()?.restart()?;
-        let back = Instant::now();
-        mesh.until_synced(SOON)?;
-        let took = back.elapsed();
-        load.more(100, SOON)?;
-        load.stop()?.only(&[200])?;
-        assert!(took < BACK_IN_SYNC, "in sync only {took:?} after it answered");
-        mesh.sidecar()?.post("/gateway/circuit-breakers/storage/reset")?.expect(200)?;
-        mesh.get("/api/storage/x").send()?.expect(200)?;
-        Ok(())
-    })
-}
+/// The filter gives a call to the sidecar several seconds; an answer that waited for one would take
+/// longer than this, one on a busy machine does not.
+const NOT_DELAYED: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_sidecar_that_hangs_delays_no_request() -> Result<()> {
@@ -53,7 +19,8 @@ fn a_sidecar_that_hangs_delays_no_request() -> Result<()> {
         mesh.sidecar()?.process().freeze()?;
         let load = Load::start(4, move || Request::new(to, "GET", "/api/auth/load"))?;
         mesh.until_metric("gateway_sidecar_connected", &[], 0)?;
-        load.stop()?.only(&[200])?;
+        let tally = load.stop()?.only(&[200])?;
+        assert!(tally.longest < NOT_DELAYED, "an answer took {:?}", tally.longest);
         mesh.sidecar()?.process().thaw()?;
         mesh.until_synced(SOON)
     })
