@@ -91,7 +91,7 @@ impl Process {
     /// # Errors
     /// It still runs at the deadline.
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        wait::until(&format!("end of {}", self.name), deadline, || self.ended())
+        wait::whatever_comes(&format!("end of {}", self.name), deadline, || self.ended())
     }
 
     /// Sends SIGTERM; does not wait. A process that has ended is left alone.
