@@ -4,6 +4,7 @@
 //! `policy::config`; here it is only found, read as its host would read it, and given lines.
 
 mod embedded;
+mod paths;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -30,8 +31,7 @@ pub(crate) fn check(text: &str) -> Report {
     check_together(&[text.to_owned()]).pop().unwrap_or_default()
 }
 
-/// Checks several texts, one report each: the routes of one may match on headers that a policy in
-/// another edits, and a file without a policy is good beside one that has it.
+/// Checks several texts, one report each: the listener of one may get its policy from another, and a file without a policy is good beside one that has it.
 pub(crate) fn check_together(texts: &[String]) -> Vec<Report> {
     let mut files: Vec<File> = texts.iter().map(|text| File::read(text)).collect();
     let policies: Vec<Policy> = files.iter_mut().flat_map(File::judge).collect();
@@ -42,6 +42,7 @@ pub(crate) fn check_together(texts: &[String]) -> Vec<Report> {
         }
         for node in &file.documents {
             file.report.findings.extend(routes::check(node, &policies));
+            file.report.findings.extend(paths::check(node, &policies));
         }
         file.report.findings.sort();
         file.report.findings.dedup();

@@ -5,7 +5,9 @@ use crate::document::scalar::Reader;
 use crate::document::{self, Finding, Kind, Node, join};
 
 /// The root id of the plugin that reads policies.
-const ROOT_ID: &str = "gateway";
+pub(super) const ROOT_ID: &str = "gateway";
+/// The type of a wasm HTTP filter.
+pub(super) const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 /// Keys that no policy has at its top and that files of Envoy, xDS and Kubernetes have.
 const HOST_KEYS: [&str; 12] = [
     "@type",
@@ -37,7 +39,7 @@ pub(super) fn find(node: &Node, path: &str, out: &mut Vec<Embedded>, findings: &
             }
         }
         Kind::Map(entries) => {
-            if let Some((wasm, at)) = wasm_filter(node, path) {
+            if let Some((wasm, at)) = unwrap(node, path, WASM) {
                 plugin(wasm, &at, out, findings);
             } else if node.text_of(&["kind"]) == Some("WasmPlugin") {
                 wasm_plugin(node, path, out, findings);
@@ -50,15 +52,14 @@ pub(super) fn find(node: &Node, path: &str, out: &mut Vec<Embedded>, findings: &
     }
 }
 
-/// The configuration of a wasm HTTP filter, a TypedStruct around it taken off.
-fn wasm_filter<'a>(node: &'a Node, path: &str) -> Option<(&'a Node, String)> {
-    const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
+/// A message of the type `kind` and its place, a TypedStruct around it taken off.
+pub(super) fn unwrap<'a>(node: &'a Node, path: &str, kind: &str) -> Option<(&'a Node, String)> {
     let name = node.text_of(&["@type"])?;
-    if name.ends_with(WASM) {
+    if name.ends_with(kind) {
         return Some((node, path.to_owned()));
     }
     let typed = name.ends_with(".v1.TypedStruct")
-        && node.text_of(&["type_url", "typeUrl"]).is_some_and(|url| url.ends_with(WASM));
+        && node.text_of(&["type_url", "typeUrl"]).is_some_and(|url| url.ends_with(kind));
     typed.then(|| Some((node.get("value")?, join(path, "value")))).flatten()
 }
 

@@ -145,3 +145,84 @@ fn routes_in_one_file_are_checked_against_the_policy_in_another() {
     let reports = check_together(&[envoy.to_owned(), POLICY.to_owned()]);
     assert!(reports.iter().all(|report| report.findings.is_empty()), "{reports:?}");
 }
+
+/// A listener with the gateway in it; `settings` are lines of the connection manager.
+fn listener(settings: &str, filter: &str) -> String {
+    let settings: String = settings.lines().map(|line| format!("      {line}\n")).collect();
+    let filter = filter.replace('\n', "\n        ");
+    format!(
+        "static_resources:\n  listeners:\n    typed_config:\n      \"@type\": \
+         type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n\
+         {settings}      http_filters:\n      - name: gateway\n        {filter}\n"
+    )
+}
+
+const ONE_SPELLING: &str =
+    "normalize_path: true\nmerge_slashes: true\npath_with_escaped_slashes_action: REJECT_REQUEST";
+const BY_ECDS: &str = "config_discovery:\n  type_urls: [type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm]";
+const ENDPOINTS: &str = "version: 1\nendpoints: [{name: a, path: /a}]";
+const AT: &str = "static_resources.listeners.typed_config";
+
+#[test]
+fn a_listener_that_leaves_paths_as_they_come_is_refused_with_rules_about_paths() {
+    check_lines(&listener(ONE_SPELLING, &wasm_struct(ENDPOINTS)), &[]);
+    check_lines(
+        &listener("", &wasm_struct(ENDPOINTS)),
+        &[
+            &format!("4: {AT}.merge_slashes: is not set, so `//path` passes by"),
+            &format!("4: {AT}.normalize_path: is not set, so "),
+            &format!("4: {AT}.path_with_escaped_slashes_action: is not set, so "),
+        ],
+    );
+    check_lines(
+        &listener(
+            "normalize_path: false\nmergeSlashes: \"true\"\npath_with_escaped_slashes_action: KEEP_UNCHANGED",
+            &wasm_struct(ENDPOINTS),
+        ),
+        &[
+            &format!("5: {AT}.normalize_path: is false, so `/x/../public` passes by"),
+            &format!("6: {AT}.mergeSlashes: is \"true\", so "),
+            &format!("7: {AT}.path_with_escaped_slashes_action: is \"KEEP_UNCHANGED\", so "),
+        ],
+    );
+    let camel = "normalizePath: yes\nmergeSlashes: on\npathWithEscapedSlashesAction: 4";
+    check_lines(&listener(camel, &wasm_struct(ENDPOINTS)), &[]);
+}
+
+#[test]
+fn each_rule_about_paths_counts_and_other_rules_and_filters_do_not() {
+    let count = |filter: &str| check(&listener("", filter)).findings.len();
+    let limit = "version: 1\nrate_limits: [{name: l, key: [], algorithm: token_bucket, requests: 1, per: 1s";
+    assert_eq!(count(&wasm_struct(&format!("{limit}, match: {{paths: [/a]}}}}]"))), 3);
+    assert_eq!(count(&wasm_struct(&format!("{limit}}}]"))), 0);
+    let public = WITH_CLAIMS.replace("\"mode\"", "\"public\": [\"/health\"], \"mode\"");
+    assert_eq!(count(&wasm_struct(&public)), 3);
+    assert_eq!(count(&wasm_struct(WITH_CLAIMS)), 0);
+    let other = wasm_struct(ENDPOINTS).replace("root_id: gateway", "root_id: pin");
+    let beside = check_together(&[listener("", &other), ENDPOINTS.to_owned()]);
+    assert_eq!(beside[0].findings, []);
+}
+
+#[test]
+fn a_listener_that_gets_its_policy_by_ecds_is_checked_against_the_one_in_another_file() {
+    let findings = |envoy: String, policy: &str| {
+        let mut reports = check_together(&[envoy, policy.to_owned()]);
+        assert_eq!(reports[1].findings, []);
+        reports.remove(0).findings
+    };
+    let found = findings(listener("normalize_path: true", BY_ECDS), ENDPOINTS);
+    let lines: Vec<usize> = found.iter().map(|finding| finding.line).collect();
+    assert_eq!(lines, [4, 4], "{found:?}");
+    assert_eq!(findings(listener(ONE_SPELLING, BY_ECDS), ENDPOINTS), []);
+    assert_eq!(findings(listener("", BY_ECDS), POLICY), []);
+    let other = listener("", BY_ECDS).replace("name: gateway", "name: other");
+    assert_eq!(findings(other, ENDPOINTS), []);
+}
+
+/// Listeners are judged by the policy that stands in them, not by that of a neighbour.
+#[test]
+fn a_listener_with_a_policy_of_its_own_is_checked_against_that() {
+    let text = listener("", &wasm_struct(POLICY.trim_end()));
+    let reports = check_together(&[text, ENDPOINTS.to_owned()]);
+    assert_eq!(reports[0].findings, []);
+}
