@@ -2,11 +2,15 @@
 //! how to try them, and takes everything down at Ctrl-C. What runs is in `up/house.rs`.
 
 mod house;
+mod logs;
+mod parts;
 mod policy;
 mod ports;
 mod saved;
 mod show;
+mod signals;
 mod sources;
+mod swap;
 
 use crate::build;
 use crate::workspace::{Workspace, say};
@@ -14,13 +18,11 @@ use anyhow::{Context as _, Result, bail};
 use house::House;
 use policy::Chosen;
 use ports::Ports;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use sources::{Changed, Sources};
+use signals::Signals;
+use sources::Sources;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use test_harness::Artefacts;
+use test_harness::{Artefacts, wait};
 
 /// How often the parts are looked at: a Ctrl-C feels immediate, and nothing is paid for it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -90,39 +92,35 @@ pub(crate) fn run(args: &Args, ctx: &Workspace) -> Result<()> {
     let build_args = build::Args { envoy_version: args.envoy_version.clone() };
     let dist = build::run(&build_args, ctx)?;
     let artefacts = Artefacts::in_directory(&dist, None)?;
-    let stop = stop_signal()?;
+    let signals = Signals::watch()?;
     let mut sources = args.watch.then(|| Sources::new(ctx));
     say(&format!("starting Envoy, sidecar and services with {}", ctx.shown(&policy_file)));
     let chosen = Chosen::read(&artefacts, policy_file, args.policy.is_none())?;
-    let mut house = House::start(args, artefacts, &chosen, &ports)?;
-    show::show(&house, &chosen, args)?;
-    while !stop.load(Ordering::Relaxed) {
-        house.look_after()?;
-        if let Some(sources) = &mut sources {
-            match sources.rebuilt() {
-                Some(Changed::Filter) => house.swap_filter()?,
-                Some(Changed::Sidecar) => house.swap_sidecar()?,
-                None => {}
-            }
+    let started = wait::unless(&signals.stop, || House::start(args, artefacts, &chosen, &ports));
+    let mut house = match started {
+        Err(error) if signals.asked() => {
+            return Err(error.context("stopped before everything ran, as asked"));
         }
-        std::thread::park_timeout(LOOK_EVERY);
-    }
-    house.drain()
+        other => other?,
+    };
+    show::show(&house, &chosen, args)?;
+    wait::unless(&signals.stop, || {
+        while !signals.asked() {
+            house.look_after()?;
+            if let Some(changed) = sources.as_mut().and_then(Sources::rebuilt) {
+                house.swap(changed);
+            }
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+        Ok::<(), anyhow::Error>(())
+    })?;
+    house.drain(&signals)
 }
 
 /// The policy's absolute path; the demo policy when none is given.
 fn policy_file(args: &Args, ctx: &Workspace) -> Result<PathBuf> {
     let Some(given) = &args.policy else { return Ok(ctx.root().join("envoy/policy.yaml")) };
     given.canonicalize().with_context(|| format!("--policy {}", given.display()))
-}
-
-/// Becomes true when somebody asks us to stop.
-fn stop_signal() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("watching for Ctrl-C")?;
-    }
-    Ok(stop)
 }
 
 #[cfg(test)]

@@ -1,47 +1,50 @@
 //! Everything that `up` runs: Envoy, the sidecar, the command that renders a saved policy, and the
 //! demo services in this process. Nothing outlives the [`House`].
 
+use super::parts::Mode;
 use super::policy::Chosen;
 use super::ports::Ports;
 use super::saved::Saved;
-use super::{Args, Upstream as Given};
-use crate::workspace::{output, say};
+use super::signals::Signals;
+use super::{Args, logs, parts};
+use crate::workspace::say;
 use anyhow::{Context as _, Result};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use test_harness::process::Process;
-use test_harness::{Artefacts, Bootstrap, Envoy, Sidecar, Upstream, envoy, port, sidecar};
+use test_harness::stats::Stats;
+use test_harness::{Artefacts, Bootstrap, Envoy, Sidecar, Upstream, envoy, port, sidecar, wait};
 
 /// Ready means in sync; the filter polls within a second or two of its start.
 const SYNC_WITHIN: Duration = Duration::from_secs(30);
 /// How long requests in flight may take after Ctrl-C.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
-/// How long the sidecar may take to stop.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// Before a dead sidecar is started again: time to see in the metrics that it is gone.
+/// How long the sidecar, or the command that renders, may take to stop.
+pub(super) const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// Before a dead part is started again: time to see in the metrics that the sidecar is gone.
 const RESTART_AFTER: Duration = Duration::from_secs(3);
-
-/// Digits of a checksum that tell the builds of one day apart.
-const CHECKSUM_DIGITS: usize = 12;
 
 /// What runs.
 pub(super) struct House {
     // Dropped in this order: first what uses the others.
-    envoy: Envoy,
-    sidecar: Sidecar,
-    renderer: Process,
+    pub(super) envoy: Envoy,
+    pub(super) sidecar: Sidecar,
+    pub(super) renderer: Process,
     saved: Saved,
     /// The filter that Envoy loads at the moment.
-    module: PathBuf,
-    /// Which sidecar runs at the moment.
-    sidecar_sum: String,
+    pub(super) module: PathBuf,
+    /// How the sidecar that runs at the moment was started.
+    pub(super) sidecar_options: sidecar::Options,
     _services: Vec<Upstream>,
     sidecar_gone: Option<Instant>,
-    artefacts: Artefacts,
+    renderer_gone: Option<Instant>,
+    pub(super) artefacts: Artefacts,
     policy: PathBuf,
+    /// The executables that run: beside the built ones, since not every folder for temporary files
+    /// lets programs be started.
+    pub(super) kept: TempDir,
     dir: Option<TempDir>,
 }
 
@@ -57,15 +60,16 @@ impl House {
         let dir = tempfile::Builder::new().prefix("tracseq-gateway-up-").tempdir()?;
         let place = dir.path();
         std::fs::create_dir(place.join("ecds")).context("making the watched folder")?;
-        let module = keep_module(&artefacts, place)?;
-        let sidecar_sum = checksum(&artefacts.sidecar)?;
-        let renderer = render(&artefacts, &chosen.file, &module, place, Mode::Strict)?;
+        let module = parts::keep_module(&artefacts, place)?;
+        let kept = parts::kept_beside(&artefacts.sidecar)?;
+        let executable = parts::keep_sidecar(&artefacts, kept.path())?;
+        let renderer = parts::render(&executable, &chosen.file, &module, place, Mode::Strict)?;
         let mut bootstrap = Bootstrap::read(&artefacts.bootstrap)?;
-        let services = services(&mut bootstrap, &args.upstream)?;
+        let services = parts::services(&mut bootstrap, &args.upstream)?;
         let sidecar_port = if ports.sidecar == 0 { port::reserve()? } else { ports.sidecar };
         bootstrap.listen(IpAddr::V4(Ipv4Addr::LOCALHOST), ports.gateway)?;
         bootstrap.admin(ports.envoy_admin)?;
-        bootstrap.policy(&resource(place))?;
+        bootstrap.policy(&parts::resource(place))?;
         bootstrap.module(&module)?;
         bootstrap.sidecar("127.0.0.1", sidecar_port)?;
         let options = envoy::Options {
@@ -76,8 +80,8 @@ impl House {
             arguments: Vec::new(),
         };
         let mut envoy = Envoy::start(options, bootstrap)?;
-        let options = sidecar::Options {
-            executable: artefacts.sidecar.clone(),
+        let sidecar_options = sidecar::Options {
+            executable,
             dir: place.to_owned(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, sidecar_port)),
             envoy_admin: envoy.admin(),
@@ -85,13 +89,9 @@ impl House {
             environment: chosen.sidecar_environment(),
             arguments: Vec::new(),
         };
-        let sidecar = Sidecar::start(options)?;
+        let sidecar = Sidecar::start(sidecar_options.clone())?;
         if chosen.has_sidecar() {
-            let connected =
-                |s: &test_harness::stats::Stats| s.filter("gateway_sidecar_connected", &[]) > 0;
-            envoy
-                .stats_until("filter and sidecar to be in sync", SYNC_WITHIN, connected)
-                .with_context(|| sidecar.tail())?;
+            in_sync(&mut envoy).with_context(|| sidecar.tail())?;
         }
         Ok(Self {
             envoy,
@@ -99,11 +99,13 @@ impl House {
             renderer,
             saved: Saved::default(),
             module,
-            sidecar_sum,
+            sidecar_options,
             _services: services,
             sidecar_gone: None,
+            renderer_gone: None,
             artefacts,
             policy: chosen.file.clone(),
+            kept,
             dir: Some(dir),
         })
     }
@@ -128,84 +130,80 @@ impl House {
         self.dir.as_ref().map(TempDir::path).context("everything is being taken down")
     }
 
-    /// Looks whether everything still runs. The sidecar is started again, because the gateway
-    /// serves without it; Envoy's end is ours.
+    /// Looks whether everything still runs. Other parts are started again, because the gateway
+    /// serves without them; Envoy's end is ours.
     pub(super) fn look_after(&mut self) -> Result<()> {
         if let Err(error) = self.envoy.process().must_run() {
             return Err(self.keep_logs(error));
         }
+        for log in logs::keep_short(self.place()?) {
+            say(&format!("{log} was too long and begins anew"));
+        }
+        let minor = [self.look_after_renderer(), self.look_after_sidecar()];
+        for error in minor.into_iter().filter_map(Result::err) {
+            eprintln!("{error:#}");
+        }
+        Ok(())
+    }
+
+    fn look_after_renderer(&mut self) -> Result<()> {
         for sentence in self.saved.news(&self.renderer.stderr()?) {
             say(&sentence);
         }
-        if self.renderer.ended()?.is_some() {
-            eprintln!("the command that renders a saved policy has ended; starting it again");
+        if self.renderer.ended()?.is_none() {
+            self.renderer_gone = None;
+        } else if due(&mut self.renderer_gone, "the command that renders a saved policy has ended")
+        {
             eprintln!("{}", self.renderer.tail());
-            self.renderer = self.render()?;
+            self.renderer = self.render().context("a saved policy cannot be rendered")?;
+            say("the command that renders a saved policy runs again");
         }
+        Ok(())
+    }
+
+    fn look_after_sidecar(&mut self) -> Result<()> {
+        let ends = "the sidecar has ended; the gateway serves on without it";
         if self.sidecar.process().ended()?.is_none() {
             self.sidecar_gone = None;
-            return Ok(());
+        } else if due(&mut self.sidecar_gone, ends) {
+            self.sidecar.restart().context("the sidecar cannot be started")?;
+            say("the sidecar runs again");
         }
-        match self.sidecar_gone {
-            None => {
-                eprintln!("the sidecar has ended; the gateway serves on without it");
-                self.sidecar_gone = Some(Instant::now());
-            }
-            Some(since) if since.elapsed() >= RESTART_AFTER => {
-                match self.sidecar.restart() {
-                    Ok(()) => say("the sidecar runs again"),
-                    Err(error) => eprintln!("the sidecar cannot be started: {error:#}"),
-                }
-                self.sidecar_gone = self.sidecar_gone.map(|_| Instant::now());
-            }
-            Some(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Brings the filter that has just been built into force. Envoy changes over between requests.
-    pub(super) fn swap_filter(&mut self) -> Result<()> {
-        let module = keep_module(&self.artefacts, self.place()?)?;
-        if module == self.module {
-            say("the filter is the same as before");
-            return Ok(());
-        }
-        self.module = module;
-        self.renderer.stop(STOP_WITHIN)?;
-        self.renderer = self.render()?;
-        say(&format!("the filter is {}", self.module.display()));
-        Ok(())
-    }
-
-    /// Starts the sidecar that has just been built instead of the one that runs.
-    pub(super) fn swap_sidecar(&mut self) -> Result<()> {
-        let sum = checksum(&self.artefacts.sidecar)?;
-        if sum == self.sidecar_sum {
-            say("the sidecar is the same as before");
-            return Ok(());
-        }
-        self.sidecar_sum = sum;
-        self.sidecar.stop(STOP_WITHIN)?;
-        self.sidecar.restart()?;
-        say("the sidecar is the new one");
         Ok(())
     }
 
     /// Starts the command that renders a saved policy, as it is needed while the gateway runs.
-    fn render(&self) -> Result<Process> {
-        render(&self.artefacts, &self.policy, &self.module, self.place()?, Mode::Lenient)
+    pub(super) fn render(&self) -> Result<Process> {
+        let sidecar = &self.sidecar_options.executable;
+        parts::render(sidecar, &self.policy, &self.module, self.place()?, Mode::Lenient)
     }
 
-    /// Takes everything down so that no request that had begun fails.
-    pub(super) fn drain(mut self) -> Result<()> {
-        say(&format!("draining: requests in flight get {} s at most", DRAIN_WITHIN.as_secs()));
-        let drained = self.envoy.drain(DRAIN_WITHIN);
-        let stopped = self.sidecar.stop(STOP_WITHIN);
-        self.renderer.stop(STOP_WITHIN)?;
-        if let Err(error) = drained.and(stopped.map(|_| ())) {
-            eprintln!("not everything finished in time: {error:#}");
+    /// Takes everything down so that no request that had begun fails. One more signal cuts that
+    /// short.
+    ///
+    /// # Errors
+    /// Not every request was answered.
+    pub(super) fn drain(mut self, signals: &Signals) -> Result<()> {
+        let seconds = DRAIN_WITHIN.as_secs();
+        say(&format!(
+            "draining: requests in flight get {seconds} s at most; Ctrl-C again stops at once"
+        ));
+        let drained = wait::unless(&signals.at_once, || self.envoy.drain(DRAIN_WITHIN));
+        for stopped in [self.sidecar.stop(STOP_WITHIN), self.renderer.stop(STOP_WITHIN)] {
+            if let Err(error) = stopped {
+                eprintln!("{error:#}");
+            }
         }
-        say("stopped");
+        match drained {
+            Ok(()) => say("stopped; every request that had begun was answered"),
+            Err(error) if signals.asked_again() => {
+                return Err(error.context("stopped before every request was answered, as asked"));
+            }
+            Err(error) => {
+                let error = error.context("stopped, but not every request may have been answered");
+                return Err(self.keep_logs(error));
+            }
+        }
         Ok(())
     }
 
@@ -218,81 +216,21 @@ impl House {
     }
 }
 
-/// What the policy's command does with mistakes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// It ends.
-    Strict,
-    /// The gateway refuses, and says so itself.
-    Lenient,
+/// Waits until filter and sidecar know each other.
+fn in_sync(envoy: &mut Envoy) -> Result<()> {
+    let connected = |s: &Stats| s.filter("gateway_sidecar_connected", &[]) > 0;
+    envoy.stats_until("filter and sidecar to be in sync", SYNC_WITHIN, connected).map(|_| ())
 }
 
-/// Starts the command that renders the policy now and whenever it is saved, and waits until the
-/// first result is there.
-fn render(
-    artefacts: &Artefacts,
-    policy: &Path,
-    module: &Path,
-    place: &Path,
-    mode: Mode,
-) -> Result<Process> {
-    let out = resource(place);
-    let before = std::fs::read(&out).ok();
-    let mut command = Command::new(&artefacts.sidecar);
-    command.arg("render").arg(policy).arg("--watch");
-    command.arg("--module").arg(module).arg("--out").arg(&out);
-    if mode == Mode::Lenient {
-        command.arg("--unchecked");
+/// Whether it is time to start again what has ended. Says at first that it has.
+fn due(gone: &mut Option<Instant>, what: &str) -> bool {
+    let since = *gone.get_or_insert_with(|| {
+        eprintln!("{what}");
+        Instant::now()
+    });
+    let due = since.elapsed() >= RESTART_AFTER;
+    if due {
+        *gone = Some(Instant::now());
     }
-    let mut process = Process::start("render", command, place)?;
-    let names_module = module.to_string_lossy().into_owned();
-    test_harness::wait::until_true("the policy to be rendered", STOP_WITHIN, || {
-        process.must_run()?;
-        let now = std::fs::read(&out).ok();
-        let fresh = now.as_ref().is_some_and(|text| {
-            before.as_ref() != now.as_ref() || String::from_utf8_lossy(text).contains(&names_module)
-        });
-        Ok(fresh)
-    })?;
-    Ok(process)
-}
-
-/// The policy as Envoy loads it.
-fn resource(place: &Path) -> PathBuf {
-    place.join("ecds/policy.yaml")
-}
-
-/// Copies the filter under a name with its checksum. Envoy reads a module once per name, and a
-/// build must not change one that is in use.
-fn keep_module(artefacts: &Artefacts, place: &Path) -> Result<PathBuf> {
-    let sum = checksum(&artefacts.module)?;
-    let kept = place.join(format!("gateway_filter-{sum}.wasm"));
-    if !kept.exists() {
-        std::fs::copy(&artefacts.module, &kept)
-            .with_context(|| format!("copying the filter to {}", kept.display()))?;
-    }
-    Ok(kept)
-}
-
-/// A short name for what is in a file.
-fn checksum(file: &Path) -> Result<String> {
-    let sum = output(Command::new("sha256sum").arg(file))?;
-    Ok(sum.chars().take(CHECKSUM_DIGITS).collect())
-}
-
-/// Starts the demo services, in this process, and puts the real ones that were given beside them.
-fn services(bootstrap: &mut Bootstrap, given: &[Given]) -> Result<Vec<Upstream>> {
-    let mut services = Vec::new();
-    for name in bootstrap.services()? {
-        if given.iter().any(|one| one.name == name) {
-            continue;
-        }
-        let service = Upstream::start(&name)?;
-        bootstrap.service(&name, "127.0.0.1", service.address().port())?;
-        services.push(service);
-    }
-    for one in given {
-        bootstrap.service(&one.name, &one.host, one.port)?;
-    }
-    Ok(services)
+    due
 }

@@ -11,6 +11,10 @@ pub(super) struct Saved {
 impl Saved {
     /// Sentences for the whole lines that are new in `log`.
     pub(super) fn news(&mut self, log: &str) -> Vec<String> {
+        if log.len() < self.read {
+            // It had grown too long and began anew.
+            self.read = 0;
+        }
         let fresh = log.get(self.read..).unwrap_or_default();
         let whole = fresh.rfind('\n').map_or(0, |end| end + 1);
         self.read += whole;
