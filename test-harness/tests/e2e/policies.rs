@@ -82,6 +82,26 @@ fn a_bad_policy_is_refused_and_the_old_one_serves_on() -> Result<()> {
 }
 
 #[test]
+fn the_same_bad_policy_is_refused_again_with_its_reasons() -> Result<()> {
+    Mesh::with(policy("DENY")).run(|mesh| {
+        let bad = policy::with(&json!({ "htps": { "mode": "off" } }));
+        let refused = |mesh: &mut Mesh, times: u64| {
+            mesh.offer_bad_policy(&bad)?;
+            let outcome = [("outcome", "refused")];
+            mesh.until_metric("gateway_policy_reload_total", &outcome, times)
+        };
+        refused(mesh, 1)?;
+        let told = |mesh: &mut Mesh| anyhow::Ok(mesh.envoy().log()?.matches("htps").count());
+        let once = told(mesh)?;
+        mesh.set_policy(&policy("SAMEORIGIN"))?;
+        in_force(mesh, "SAMEORIGIN")?;
+        refused(mesh, 2)?;
+        assert_eq!(told(mesh)?, 2 * once, "the reasons are told each time");
+        in_force(mesh, "SAMEORIGIN")
+    })
+}
+
+#[test]
 fn a_mistake_is_found_before_the_gateway_sees_it() -> Result<()> {
     Mesh::with(policy("DENY")).concurrency(1).run(|mesh| {
         let error = mesh.set_policy(&policy::with(&json!({ "https": { "mode": "maybe" } })));
