@@ -1,11 +1,14 @@
 //! `cargo xtask test`: THE TESTS, the same for a person and for CI. Every step runs whatever became
 //! of the others, so that one run shows everything that is wrong.
 
+mod children;
+mod limit;
 mod steps;
 mod upbox;
 
 use crate::workspace::{Workspace, seconds};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use limit::Limit;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -29,10 +32,11 @@ enum Outcome {
     Skipped(String),
 }
 
-/// A step: its heading, what it needs, and how it runs.
+/// A step: its heading, what it needs, the minutes that it may take, and how it runs.
 struct Step {
     name: &'static str,
     layer: Layer,
+    minutes: u64,
     body: fn(&Args, &Workspace) -> Result<Outcome>,
 }
 
@@ -71,7 +75,7 @@ pub(crate) fn run(args: &Args, ctx: &Workspace) -> ExitCode {
             Layer::Slow | Layer::Artefacts if no_artefacts => {
                 Ok(Outcome::Skipped("there is nothing to run: the build failed".to_owned()))
             }
-            _ => (step.body)(args, ctx),
+            _ => limited(&step, args, ctx),
         };
         let took = began.elapsed();
         match &result {
@@ -82,6 +86,19 @@ pub(crate) fn run(args: &Args, ctx: &Workspace) -> ExitCode {
         ended.push(Ended { name: step.name, result, took });
     }
     summary(&ended, start.elapsed())
+}
+
+/// Runs a step. A failure at its time limit says that this is what it was.
+fn limited(step: &Step, args: &Args, ctx: &Workspace) -> Result<Outcome> {
+    let limit = Duration::from_secs(60 * step.minutes);
+    let began = Instant::now();
+    let watched = Limit::watch(step.name, limit);
+    let result = (step.body)(args, ctx);
+    drop(watched);
+    if began.elapsed() < limit {
+        return result;
+    }
+    result.with_context(|| format!("it had taken longer than its limit of {}", seconds(limit)))
 }
 
 /// Prints what became of every step; the last lines are for machines.

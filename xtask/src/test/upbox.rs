@@ -1,10 +1,15 @@
 //! `cargo xtask up` as a user meets it: a command in a terminal. Knows nothing of how it works.
 
+mod busy;
+mod signals;
+mod watch;
+
+use super::children::{self, Child};
 use super::{Args, Outcome};
 use crate::packages;
 use crate::workspace::{Workspace, on_path, output, say};
 use anyhow::{Context as _, Result, bail, ensure};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -15,6 +20,8 @@ use test_harness::wait;
 const READY_WITHIN: Duration = Duration::from_secs(180);
 /// From Ctrl-C to the end, with a drain of 30 s in between at most.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
+/// What a change brings about, on a busy machine: Envoy compiles another filter, for example.
+const SAID_WITHIN: Duration = Duration::from_secs(60);
 /// A refusal needs no drain.
 const REFUSED_WITHIN: Duration = Duration::from_secs(120);
 /// Nobody else's ports.
@@ -27,6 +34,11 @@ pub(super) fn test(_: &Args, ctx: &Workspace) -> Result<Outcome> {
     }
     let dir = tempfile::tempdir().context("making a folder")?;
     serves_and_stops(ctx, dir.path()).context("up, curl, Ctrl-C")?;
+    busy::test(ctx, dir.path())
+        .context("up under load, with a service and a policy of one's own")?;
+    watch::test(ctx, dir.path()).context("up --watch")?;
+    signals::while_it_starts(ctx, dir.path()).context("up, and Ctrl-C before it is ready")?;
+    signals::twice(ctx, dir.path()).context("up, and Ctrl-C twice")?;
     envoys_end_is_told(ctx, dir.path()).context("up, and Envoy dies")?;
     a_used_port_is_named(ctx, dir.path()).context("up on a port in use")?;
     a_bad_policy_is_named(ctx, dir.path()).context("up with a bad policy")?;
@@ -56,10 +68,12 @@ fn serves_and_stops(ctx: &Workspace, dir: &Path) -> Result<()> {
     let envoy_admin = field(&ready, "envoy_admin")?;
     let lines = curl_lines_do_what_they_say(&house)?;
     let slow = in_flight(&lines, dir, &envoy_admin)?;
+    let parts = parts(&house)?;
     output(Command::new("sh").args(["-c", "kill -INT \"$0\"", &house.pid().to_string()]))?;
     finishes(slow)?;
     let status = house.wait(STOP_WITHIN).with_context(|| house.tail())?;
     ensure!(status.success(), "after Ctrl-C: {status}\n{}", house.tail());
+    nothing_runs(&parts)?;
     for address in &addresses {
         ensure!(TcpStream::connect(address).is_err(), "somebody still listens at {address}");
     }
@@ -72,6 +86,38 @@ fn ready(house: &mut Process) -> Result<String> {
     wait::until("the ready line", READY_WITHIN, || {
         house.must_run()?;
         Ok(house.stdout()?.lines().find(|l| l.starts_with("ready ")).map(str::to_owned))
+    })
+    .with_context(|| house.tail())
+}
+
+/// Everything that `up` runs: Envoy, the sidecar, and the sidecar's command that renders a policy.
+fn parts(house: &Process) -> Result<Vec<Child>> {
+    let parts = children::below(house.pid());
+    for expected in ["envoy.json", " serve ", " render "] {
+        let there = parts.iter().any(|part| part.line.contains(expected));
+        ensure!(there, "no `{expected}` among what `up` runs: {parts:#?}");
+    }
+    Ok(parts)
+}
+
+/// None of these is left.
+fn nothing_runs(parts: &[Child]) -> Result<()> {
+    let left: Vec<&Child> = parts.iter().filter(|part| part.runs()).collect();
+    ensure!(left.is_empty(), "left running: {left:#?}");
+    Ok(())
+}
+
+/// Where a part listens, as the ready line says.
+fn address(line: &str, name: &str) -> Result<SocketAddr> {
+    let url = field(line, name)?;
+    url.trim_start_matches("http://").parse().with_context(|| format!("{name} is at {url}"))
+}
+
+/// Waits until `up` has printed this, to either output.
+fn says(house: &mut Process, text: &str) -> Result<()> {
+    wait::until_true(&format!("`{text}`"), SAID_WITHIN, || {
+        house.must_run()?;
+        Ok(house.stdout()?.contains(text) || house.stderr()?.contains(text))
     })
     .with_context(|| house.tail())
 }
@@ -115,8 +161,13 @@ fn in_flight(lines: &[String], dir: &Path, envoy_admin: &str) -> Result<Process>
     let allowed = lines.first().context("no line is printed")?;
     let slow = allowed.replace("/api/samples/42", "/api/samples/delay/2000");
     ensure!(slow != *allowed, "the line is another one: {allowed}");
+    slow_curl(&slow, dir, envoy_admin)
+}
+
+/// Runs this line, and waits until Envoy has its request.
+fn slow_curl(line: &str, dir: &Path, envoy_admin: &str) -> Result<Process> {
     let mut command = Command::new("sh");
-    command.args(["-c", &slow]);
+    command.args(["-c", line]);
     let curl = Process::start("slow-curl", command, dir)?;
     let stats = format!("{envoy_admin}/stats?filter=downstream_rq_active");
     wait::until_true("the slow request to reach Envoy", READY_WITHIN, || {
