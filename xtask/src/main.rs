@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod children;
 mod compose;
 mod packages;
 mod test;

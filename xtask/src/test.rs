@@ -1,7 +1,6 @@
 //! `cargo xtask test`: THE TESTS, the same for a person and for CI. Every step runs whatever became
 //! of the others, so that one run shows everything that is wrong.
 
-mod children;
 mod limit;
 mod steps;
 mod upbox;

@@ -1,7 +1,7 @@
 //! The time that a step may take. Without it a step that hangs would use up all the time that CI
 //! gives to the whole run, and nobody would see which one it was.
 
-use super::children;
+use crate::children;
 use crate::workspace::seconds;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;

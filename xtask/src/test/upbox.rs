@@ -4,8 +4,8 @@ mod busy;
 mod signals;
 mod watch;
 
-use super::children::{self, Child};
 use super::{Args, Outcome};
+use crate::children::{self, Child};
 use crate::packages;
 use crate::workspace::{Workspace, on_path, output, say};
 use anyhow::{Context as _, Result, bail, ensure};

@@ -55,5 +55,6 @@ mod tests {
         assert_eq!(saved.news(&format!("{first}{{\"mess")), ["policy rendered"]);
         assert!(saved.news(&format!("{first}{{\"mess")).is_empty());
         assert_eq!(saved.news(&format!("{first}{{\"message\":\"again\"}}\n")), ["again"]);
+        assert_eq!(saved.news(first), ["policy rendered"], "a log that begins anew");
     }
 }

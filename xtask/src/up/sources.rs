@@ -1,8 +1,8 @@
 //! `--watch`: looks for saved source files and builds what they belong to, beside the running
 //! gateway. A build that fails is reported by its compiler and leaves everything as it runs.
 
-use crate::build;
 use crate::workspace::{Workspace, say};
+use crate::{build, children};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -86,6 +86,16 @@ impl Sources {
         });
         self.building = Some((changed, result));
         None
+    }
+}
+
+impl Drop for Sources {
+    /// A build that is under way has nobody left to build for. Whatever else we have started has a
+    /// process group of its own.
+    fn drop(&mut self) {
+        if self.building.is_some() {
+            children::kill_group_below(std::process::id());
+        }
     }
 }
 

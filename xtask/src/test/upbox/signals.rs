@@ -3,7 +3,7 @@
 use super::{
     ANY_PORTS, field, nothing_runs, parts, ready, says, slow_curl, up, with_policy, write,
 };
-use crate::test::children;
+use crate::children;
 use crate::workspace::Workspace;
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;

@@ -10,9 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use test_harness::Request;
 use test_harness::load::Load;
 use test_harness::process::Process;
+use test_harness::{Request, wait};
 
 /// Clients that send requests through all swaps.
 const CLIENTS: usize = 4;
@@ -28,6 +28,7 @@ const EMPTY_SECTION: [u8; 4] = [0, 2, 1, b'x'];
 /// Instead of cargo: "builds" by copying what we have put into `made`.
 const CARGO: &str = "#!/bin/sh
 set -e
+[ ! -e made/endless ] || tail -f /dev/null
 case \"$*\" in
 *wasm32*) mkdir -p target/wasm/wasm32-wasip1/wasm
           cp made/gateway_filter.wasm target/wasm/wasm32-wasip1/wasm/filter.wasm ;;
@@ -67,12 +68,19 @@ pub(super) fn test(ctx: &Workspace, dir: &Path) -> Result<()> {
     load.more(SOME_REQUESTS, SOON)?;
     println!("    --watch: what does not start or build leaves what ran before");
 
-    let parts = parts(&house)?;
+    write(&checkout.root, "made/endless", "")?;
+    checkout.save("src/filter/lib.rs")?;
+    let parts = wait::until("a build under way", SOON, || {
+        let parts = parts(&house)?;
+        Ok(parts.iter().any(|part| part.line.starts_with("tail ")).then_some(parts))
+    })?;
     load.stop()?.only(&[200])?;
     house.terminate()?;
     let status = house.wait(STOP_WITHIN).with_context(|| house.tail())?;
     ensure!(status.success(), "after SIGTERM: {status}\n{}", house.tail());
-    nothing_runs(&parts)
+    nothing_runs(&parts)?;
+    println!("    --watch: a build under way ends with everything else");
+    Ok(())
 }
 
 fn alive(sidecar: SocketAddr) -> Result<()> {

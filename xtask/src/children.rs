@@ -1,5 +1,5 @@
-//! Who descends from a process, by the kernel's own account: to end what a step has left running, and
-//! to see that nothing is left.
+//! Who descends from a process, by the kernel's own account: to end what has been started and is not
+//! wanted any more, and to see that nothing is left.
 
 use crate::workspace::output;
 use std::path::Path;
@@ -7,25 +7,25 @@ use std::process::Command;
 
 /// A process that descends from another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Child {
+pub(crate) struct Child {
     pid: u32,
     parent: u32,
     group: u32,
     /// In clock ticks since the machine's start: with the id it means this process and no later one.
     started: u64,
     /// Its program and arguments.
-    pub(super) line: String,
+    pub(crate) line: String,
 }
 
 impl Child {
     /// Whether it still runs.
-    pub(super) fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         read(self.pid).is_some_and(|now| now.started == self.started)
     }
 }
 
 /// Everything that descends from this process and runs.
-pub(super) fn below(pid: u32) -> Vec<Child> {
+pub(crate) fn below(pid: u32) -> Vec<Child> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
     let mut others: Vec<Child> = pids.filter_map(read).collect();
@@ -43,7 +43,7 @@ pub(super) fn below(pid: u32) -> Vec<Child> {
 
 /// Kills everything that descends from this process in its own process group. What has a group of its
 /// own has an owner who ends it.
-pub(super) fn kill_group_below(pid: u32) {
+pub(crate) fn kill_group_below(pid: u32) {
     let Some(own) = read(pid) else { return };
     for child in below(pid).iter().filter(|child| child.group == own.group && child.runs()) {
         // It may have ended meanwhile.
