@@ -160,9 +160,10 @@ impl Channel {
             if now >= deadline || self.lock().stopping {
                 break Vec::new();
             }
+            // A wait for news with a deadline: the timer only ends it.
             tokio::select! {
                 _ = changed.changed() => {}
-                () = tokio::time::sleep_until(wake_at) => {}
+                () = tokio::time::sleep_until(wake_at) => {} // the deadline
             }
         };
         drop(held);

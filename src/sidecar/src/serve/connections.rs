@@ -42,7 +42,7 @@ pub(super) async fn accept(listener: TcpListener, router: Router, stop: impl Fut
             Ok((stream, _)) => stream,
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await; // backoff: nothing tells when files are free
                 continue;
             }
         };
