@@ -42,6 +42,19 @@ fn a_request_is_counted_by_decision_and_by_class_only_when_an_upstream_answered(
     );
 }
 
+/// Shared data may be lost while Envoy keeps its gauges: the new record starts them anew.
+#[test]
+fn a_breaker_whose_record_was_lost_is_in_one_state_again() {
+    let go = |from, to| Event::BreakerTransition { service: "a", from, to };
+    check(
+        &[go(None, State::Closed), go(Some(State::Closed), State::Open), go(None, State::Closed)],
+        &[
+            ("gateway_breaker_state;service=a;state=closed", 1),
+            ("gateway_breaker_state;service=a;state=open", 0),
+        ],
+    );
+}
+
 #[test]
 fn a_breaker_is_in_one_state_whoever_counts() {
     let go = |from, to| Event::BreakerTransition { service: "a", from, to };

@@ -286,6 +286,19 @@ fn a_plugin_that_retires_leaves_the_line_at_once() {
     assert_eq!(old.polls(), 1);
 }
 
+/// Every worker reads its clock before it looks at the lease: one who read it a microsecond before
+/// the holder renewed saw an expiry beyond a whole term, and took a lease that was in force.
+#[test]
+fn a_clock_that_was_read_earlier_does_not_take_the_lease() {
+    let mut store = SharedData(FakeHost::new(1));
+    let earlier = Nanos::from_secs(100);
+    let held =
+        |store: &mut SharedData<FakeHost>, me, now| Lease::hold(store, me, now).unwrap().is_some();
+    assert!(held(&mut store, 1, earlier + Nanos(1_000)));
+    assert!(!held(&mut store, 2, earlier));
+    assert!(held(&mut store, 1, earlier + Nanos(2_000)));
+}
+
 #[test]
 fn a_record_that_cannot_be_read_counts_as_none() {
     let node = Node::new(FakeHost::new(1));
