@@ -63,16 +63,68 @@ impl CallKind {
     }
 }
 
-/// How authentication went (`gateway_authentication_total{method,outcome}`); method is `jwt` for
-/// every outcome but the last two, which are `none`.
+/// What a request was authenticated by (`gateway_authentication_total{method}`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// No credential.
+    None,
+    /// A token.
+    Jwt,
+    /// An API key.
+    ApiKey,
+}
+
+impl AuthMethod {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::None, Self::Jwt, Self::ApiKey];
+
+    /// The label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Jwt => "jwt",
+            Self::ApiKey => "api_key",
+        }
+    }
+}
+
+/// How authentication went (`gateway_authentication_total{outcome}`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthOutcome {
-    /// A token was accepted.
+    /// A credential was accepted.
     Accepted,
-    /// A credential was refused for this reason.
+    /// Refused for this reason.
     Refused(Reason),
     /// No credential, and none was required.
     Anonymous,
+}
+
+/// How a check that can be in shadow mode went (`gateway_authorization_total{outcome}`,
+/// `gateway_csrf_total{outcome}`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckOutcome {
+    /// The request may go on.
+    Allowed,
+    /// It was refused.
+    Denied,
+    /// It would have been refused; the stage is in shadow mode.
+    ShadowDenied,
+}
+
+impl CheckOutcome {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Allowed, Self::Denied, Self::ShadowDenied];
+
+    /// The label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::ShadowDenied => "shadow_denied",
+        }
+    }
 }
 
 /// One thing that happened.
@@ -92,7 +144,16 @@ pub enum Event<'a> {
         duration: Nanos,
     },
     /// Authentication came to a result.
-    Authentication(AuthOutcome),
+    Authentication {
+        /// What the request was authenticated by.
+        method: AuthMethod,
+        /// The result.
+        outcome: AuthOutcome,
+    },
+    /// A request was judged by permissions.
+    Authorization(CheckOutcome),
+    /// A request with a cookie as its credential was judged by where it comes from.
+    Csrf(CheckOutcome),
     /// A limit judged a request.
     RateLimit {
         /// The limit's name.

@@ -22,6 +22,7 @@ pub mod pattern;
 pub mod pipeline;
 pub mod reason;
 pub mod render;
+pub mod replica;
 pub mod reply;
 pub mod stage;
 pub mod store;

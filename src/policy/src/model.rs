@@ -1,13 +1,16 @@
 //! The checked policy: only what `config` has let through, in the shape that decisions want.
 //! Nothing here can be invalid; nothing here is read from a request.
 
+mod access;
+
+pub use access::*;
+
 use crate::pattern::PathPattern;
 use crate::time::Nanos;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
-use serde_json::{Map, Value};
 
 /// A whole policy.
 #[derive(Clone, Debug)]
@@ -24,6 +27,12 @@ pub struct Policy {
     pub endpoints: Vec<Endpoint>,
     /// `authentication`; `None` lets everybody pass as anonymous.
     pub authentication: Option<Authentication>,
+    /// `revocation`; `None` means that no token is looked up as revoked.
+    pub revocation: Option<Revocation>,
+    /// `authorization`; `None` lets every identity do everything.
+    pub authorization: Option<Authorization>,
+    /// `csrf`; `None` when it is off.
+    pub csrf: Option<Csrf>,
     /// Security headers in the order of the preset, lower-case names.
     pub security_headers: Vec<(String, String)>,
     /// `rate_limits`, in order.
@@ -78,112 +87,6 @@ pub struct Endpoint {
     pub path: PathPattern,
     /// Upper-case methods; empty means any.
     pub methods: Vec<String>,
-}
-
-/// `authentication`.
-#[derive(Clone, Debug)]
-pub struct Authentication {
-    /// `mode: required` (true) refuses requests without a credential.
-    pub mode: AuthMode,
-    /// Paths where no credential is needed; one that is sent is not looked at.
-    pub public: Vec<PathPattern>,
-    /// `jwt.clock_skew`.
-    pub clock_skew: Nanos,
-    /// `jwt.providers`, in order.
-    pub providers: Vec<Provider>,
-}
-
-/// Whether anonymous requests pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthMode {
-    /// They do not.
-    Required,
-    /// They do; a credential that is sent must be good all the same.
-    Optional,
-}
-
-/// One issuer of tokens.
-#[derive(Clone, Debug)]
-pub struct Provider {
-    /// Unique name.
-    pub name: String,
-    /// Exact `iss`; `None` (single provider only) accepts any.
-    pub issuer: Option<String>,
-    /// Accepted `aud` values; empty (single provider only) accepts any.
-    pub audiences: Vec<String>,
-    /// Accepted algorithms.
-    pub algorithms: Vec<Algorithm>,
-    /// Where the keys come from.
-    pub keys: Keys,
-    /// Where tokens are looked for, in order.
-    pub locations: Vec<TokenLocation>,
-    /// The claim that names the user.
-    pub subject_claim: String,
-    /// Whether a token without that claim is refused.
-    pub require_subject: bool,
-    /// The claim that names the tier, if any.
-    pub tier_claim: Option<String>,
-    /// Whether `exp` must be there.
-    pub require_expiry: bool,
-    /// Longest `exp - iat` (or `exp - now` without `iat`).
-    pub max_lifetime: Option<Nanos>,
-    /// Accepted `typ`, without `application/`, lower case; `None` accepts `jwt`, `at+jwt` and none.
-    pub typ: Option<String>,
-    /// Whether the upstream sees the token.
-    pub forward_token: bool,
-    /// Claims copied to headers: (claim, lower-case header).
-    pub forward_claims: Vec<(String, String)>,
-}
-
-/// Signature algorithms of this version (RFC 7518 section 3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// HMAC with SHA-256.
-    Hs256,
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-}
-
-impl Algorithm {
-    /// All of them, for messages and schemas.
-    pub const ALL: [Self; 3] = [Self::Hs256, Self::Rs256, Self::Es256];
-
-    /// The `alg` value.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Hs256 => "HS256",
-            Self::Rs256 => "RS256",
-            Self::Es256 => "ES256",
-        }
-    }
-}
-
-/// The keys of a provider.
-#[derive(Clone, Debug)]
-pub enum Keys {
-    /// A shared secret for HMAC.
-    Secret(Secret),
-    /// A JWK Set written into the policy.
-    Inline(Map<String, Value>),
-}
-
-/// A place in a request where a token may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenLocation {
-    /// A header, lower-case name, with an optional scheme such as `Bearer` before the token.
-    Header {
-        /// Lower-case header name.
-        name: String,
-        /// The scheme, compared case-insensitively (RFC 9110 section 11.1).
-        scheme: Option<String>,
-    },
-    /// A cookie of that name.
-    Cookie(String),
-    /// A query parameter of that name.
-    Query(String),
 }
 
 /// Bytes that never appear in logs.

@@ -12,13 +12,13 @@ use crate::outcome::classify;
 use crate::reason::Reason;
 use crate::render::{self, Refused};
 use crate::reply::{Edits, Header, Reply};
-use crate::stage::authenticate::authenticate;
+use crate::stage::authenticate::{Interrupt, authenticate};
 use crate::stage::breaker::{self, Known, Settlement};
-use crate::stage::limit::{self, Admitted, Refusal, Subject};
+use crate::stage::limit::{self, Admitted, Detached, Refusal, Subject};
 use crate::stage::{https, ip};
 use crate::store::{Store, StoreError};
 use crate::time::Moment;
-use crate::verify::Verify;
+use crate::verify::{Digest, Secrets, Verify};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -28,6 +28,12 @@ pub struct Means<'a> {
     pub store: &'a mut dyn Store,
     /// Token verification.
     pub verify: &'a mut dyn Verify,
+    /// Hashes of secrets.
+    pub digest: &'a dyn Digest,
+    /// Secrets from files.
+    pub secrets: &'a dyn Secrets,
+    /// Fills bytes at random. Called for few requests, so a call to the host is fine.
+    pub random: &'a mut dyn FnMut(&mut [u8]),
     /// Where events go.
     pub events: &'a mut dyn Events,
     /// The two random keys of this process's fingerprints, created once in shared state.
@@ -41,6 +47,27 @@ pub enum Step {
     Forward(Edits, Passage),
     /// Answer it. There is no way from here to forwarding.
     Reply(Reply, Passage),
+    /// Hold it until keys may have come, then [`resume`]; nothing is decided.
+    Wait(Suspended),
+}
+
+/// A request that waits in the middle of its judgement. What it took stays taken if it never comes
+/// back, as for one whose token is refused.
+#[derive(Debug)]
+pub struct Suspended {
+    early: Detached,
+}
+
+/// Where a walk begins.
+enum From<'p> {
+    Start,
+    Authentication(Admitted<'p>),
+}
+
+/// How a walk ends before its end.
+enum Stop<'p> {
+    Refuse(Refused<'p>),
+    Wait(Suspended),
 }
 
 /// What a judged request carries until its log entry. Consumed by [`Passage::finish`], so that a
@@ -55,8 +82,31 @@ pub struct Passage {
 
 /// Judges one request: every stage once, in this order.
 pub fn judge(policy: &Policy, facts: &Facts<'_>, means: &mut Means<'_>, now: Moment) -> Step {
+    step(policy, facts, means, From::Start, now)
+}
+
+/// Goes on with a request that waited. The policy must be the one that it was judged by before; it
+/// may have to wait again, so whoever holds it sets a bound.
+pub fn resume(
+    policy: &Policy,
+    facts: &Facts<'_>,
+    means: &mut Means<'_>,
+    suspended: Suspended,
+    now: Moment,
+) -> Step {
+    let early = suspended.early.attach(&policy.rate_limits);
+    step(policy, facts, means, From::Authentication(early), now)
+}
+
+fn step<'p>(
+    policy: &'p Policy,
+    facts: &Facts<'_>,
+    means: &mut Means<'_>,
+    from: From<'p>,
+    now: Moment,
+) -> Step {
     let mut edits = Edits::default();
-    match walk(policy, facts, means, &mut edits, now) {
+    match walk(policy, facts, means, from, &mut edits, now) {
         Ok((admitted, permit)) => {
             let nearest = admitted.nearest();
             let headers = nearest.map(|near| render::rate_limit_headers(&near, None));
@@ -64,7 +114,8 @@ pub fn judge(policy: &Policy, facts: &Facts<'_>, means: &mut Means<'_>, now: Mom
             let service = String::from(facts.service_name());
             Step::Forward(edits, Passage { service, refused: None, permit, rate_limit })
         }
-        Err(refused) => {
+        Err(Stop::Wait(suspended)) => Step::Wait(suspended),
+        Err(Stop::Refuse(refused)) => {
             let service = String::from(facts.service_name());
             let reply = render::reply(&refused, policy, facts);
             let refused = Some(refused.reason());
@@ -77,39 +128,58 @@ fn walk<'p>(
     policy: &'p Policy,
     facts: &Facts<'_>,
     means: &mut Means<'_>,
+    from: From<'p>,
     edits: &mut Edits,
     now: Moment,
-) -> Result<(Admitted<'p>, Option<Permit>), Refused<'p>> {
-    match https::check(policy.https, facts) {
-        https::Verdict::Pass => {}
-        https::Verdict::Redirect(location) => return Err(Refused::Redirect(location)),
-        https::Verdict::Refuse => return Err(Refused::For(Reason::HttpsRequired)),
-    }
-    if ip::check(&policy.ip, facts.client) == ip::Verdict::Deny {
-        return Err(Refused::For(Reason::IpDenied));
-    }
+) -> Result<(Admitted<'p>, Option<Permit>), Stop<'p>> {
     let limited = !ip::is_exempt(&policy.ip, facts.client);
     let limits = policy.rate_limits.iter().filter(|_| limited);
     let endpoint = limit::endpoint(&policy.endpoints, facts);
     let subject = Subject { facts, endpoint, identity: None };
-    let early = limit_by(limits.clone().filter(|limit| limit.is_early()), &subject, means, now)
-        .map_err(|(refusal, taken)| back(refusal, taken, means, now))?;
+    let early = match from {
+        From::Authentication(early) => early,
+        From::Start => {
+            outside(policy, facts).map_err(Stop::Refuse)?;
+            limit_by(limits.clone().filter(|limit| limit.is_early()), &subject, means, now)
+                .map_err(|(refusal, taken)| Stop::Refuse(back(refusal, taken, means, now)))?
+        }
+    };
     // A request that fails here keeps what it took, so that guessing is limited too.
     let settings = policy.authentication.as_ref();
-    let identity = authenticate(settings, facts, means.verify, means.events, edits, now.wall)
-        .map_err(Refused::For)?;
+    let identity = match authenticate(settings, facts, means.verify, means.events, edits, now) {
+        Ok(identity) => identity,
+        Err(Interrupt::Refuse(reason)) => return Err(Stop::Refuse(Refused::For(reason))),
+        Err(Interrupt::Wait) => {
+            return Err(Stop::Wait(Suspended { early: early.detach(&policy.rate_limits) }));
+        }
+    };
     let subject = Subject { identity: Some(&identity), ..subject };
     let late = limit_by(limits.filter(|limit| !limit.is_early()), &subject, means, now);
     let admitted = match late {
         Ok(late) => early.and(late),
-        Err((refusal, taken)) => return Err(back(refusal, early.and(taken), means, now)),
+        Err((refusal, taken)) => {
+            return Err(Stop::Refuse(back(refusal, early.and(taken), means, now)));
+        }
     };
     match permit(policy, facts, means, now) {
         Ok(permit) => Ok((admitted, permit)),
         Err(refused) => {
             admitted.give_back(means.store, means.events, now.monotonic);
-            Err(refused)
+            Err(Stop::Refuse(refused))
         }
+    }
+}
+
+/// What is judged before anything is counted or known.
+fn outside(policy: &Policy, facts: &Facts<'_>) -> Result<(), Refused<'static>> {
+    match https::check(policy.https, facts) {
+        https::Verdict::Pass => {}
+        https::Verdict::Redirect(location) => return Err(Refused::Redirect(location)),
+        https::Verdict::Refuse => return Err(Refused::For(Reason::HttpsRequired)),
+    }
+    match ip::check(&policy.ip, facts.client) {
+        ip::Verdict::Deny => Err(Refused::For(Reason::IpDenied)),
+        _ => Ok(()),
     }
 }
 
@@ -146,6 +216,15 @@ fn permit<'p>(
     let Some(settings) = policy.circuit_breakers.of(service) else { return Ok(None) };
     breaker::admit(settings, service, means.store, means.events, means.seed, now.monotonic)
         .map_err(|wait| Refused::Open { wait, fallback: settings.fallback.as_ref() })
+}
+
+impl Suspended {
+    /// For a request that ends while it waits.
+    #[must_use]
+    pub fn passage(self, facts_service: Option<&str>) -> Passage {
+        let service = String::from(facts_service.unwrap_or(NO_SERVICE));
+        Passage { service, ..Passage::unseen() }
+    }
 }
 
 impl Passage {

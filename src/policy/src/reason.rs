@@ -17,8 +17,16 @@ pub enum Reason {
     TokenNotYetValid,
     /// Signature, issuer, audience, type or key do not fit any provider.
     TokenUntrusted,
+    /// The token was revoked.
+    TokenRevoked,
+    /// The API key is unknown, expired, or not for this address.
+    ApiKeyInvalid,
     /// No key set could be had yet.
     KeysUnavailable,
+    /// A cookie is the credential, and nothing shows that the request comes from a trusted page.
+    CsrfRejected,
+    /// The identity lacks a permission.
+    PermissionDenied,
     /// A rate limit is exhausted.
     RateLimited,
     /// The service's breaker is open.
@@ -29,7 +37,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::HttpsRequired,
         Self::IpDenied,
         Self::CredentialsMissing,
@@ -37,7 +45,11 @@ impl Reason {
         Self::TokenExpired,
         Self::TokenNotYetValid,
         Self::TokenUntrusted,
+        Self::TokenRevoked,
+        Self::ApiKeyInvalid,
         Self::KeysUnavailable,
+        Self::CsrfRejected,
+        Self::PermissionDenied,
         Self::RateLimited,
         Self::BreakerOpen,
         Self::StateUnavailable,
@@ -54,7 +66,11 @@ impl Reason {
             Self::TokenExpired => "token-expired",
             Self::TokenNotYetValid => "token-not-yet-valid",
             Self::TokenUntrusted => "token-untrusted",
+            Self::TokenRevoked => "token-revoked",
+            Self::ApiKeyInvalid => "api-key-invalid",
             Self::KeysUnavailable => "keys-unavailable",
+            Self::CsrfRejected => "csrf-rejected",
+            Self::PermissionDenied => "permission-denied",
             Self::RateLimited => "rate-limited",
             Self::BreakerOpen => "breaker-open",
             Self::StateUnavailable => "state-unavailable",
@@ -72,7 +88,11 @@ impl Reason {
             Self::TokenExpired => "gateway.token-expired",
             Self::TokenNotYetValid => "gateway.token-not-yet-valid",
             Self::TokenUntrusted => "gateway.token-untrusted",
+            Self::TokenRevoked => "gateway.token-revoked",
+            Self::ApiKeyInvalid => "gateway.api-key-invalid",
             Self::KeysUnavailable => "gateway.keys-unavailable",
+            Self::CsrfRejected => "gateway.csrf-rejected",
+            Self::PermissionDenied => "gateway.permission-denied",
             Self::RateLimited => "gateway.rate-limited",
             Self::BreakerOpen => "gateway.breaker-open",
             Self::StateUnavailable => "gateway.state-unavailable",

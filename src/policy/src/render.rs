@@ -72,6 +72,12 @@ const fn words(reason: Reason) -> (u16, &'static str, &'static str, u8) {
         Reason::TokenExpired => (401, UNAUTHORIZED, "The token has expired.", 16),
         Reason::TokenNotYetValid => (401, UNAUTHORIZED, "The token is not valid yet.", 16),
         Reason::TokenUntrusted => (401, UNAUTHORIZED, "The token is not trusted here.", 16),
+        Reason::TokenRevoked => (401, UNAUTHORIZED, "The token was revoked.", 16),
+        Reason::ApiKeyInvalid => (401, UNAUTHORIZED, "The API key is not valid here.", 16),
+        Reason::CsrfRejected => {
+            (403, FORBIDDEN, "The request does not show that it comes from a trusted page.", 7)
+        }
+        Reason::PermissionDenied => (403, FORBIDDEN, "A permission is missing.", 7),
         Reason::KeysUnavailable => {
             (503, UNAVAILABLE, "Tokens cannot be checked at the moment; try again later.", 14)
         }
@@ -143,14 +149,20 @@ fn challenge(reason: Reason, policy: &Policy) -> Option<Header> {
         Reason::TokenMalformed
         | Reason::TokenExpired
         | Reason::TokenNotYetValid
-        | Reason::TokenUntrusted => {
+        | Reason::TokenUntrusted
+        | Reason::TokenRevoked => {
             let (_, _, detail, _) = words(reason);
             format!(
                 "Bearer realm=\"{realm}\", error=\"invalid_token\", error_description=\"{detail}\""
             )
         }
+        Reason::ApiKeyInvalid => format!("Bearer realm=\"{realm}\""),
+        Reason::PermissionDenied => {
+            format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\"")
+        }
         Reason::HttpsRequired
         | Reason::IpDenied
+        | Reason::CsrfRejected
         | Reason::KeysUnavailable
         | Reason::RateLimited
         | Reason::BreakerOpen

@@ -9,9 +9,12 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. Each side answers another version with a clear error.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// The path of the long poll.
 pub const PATH: &str = "/sync";
+/// The path where the filter fetches state that it lacks: a [`Fetch`] in, a
+/// [`crate::replica::Batch`] out.
+pub const STATE_PATH: &str = "/sync/state";
 /// The header that only the sidecar sends; its value is [`PROTOCOL`].
 pub const MARKER: &str = "x-tracseq-sync";
 /// Most commands in one answer: a bounded piece of work for one callback.
@@ -31,6 +34,42 @@ pub struct Poll {
     pub wait_ms: u32,
     /// Commands done since the last poll that was answered.
     pub done: Vec<Done>,
+    /// The state that every worker of this Envoy has. The sidecar takes this as the receipt for
+    /// every change up to there, and answers at once while it has more.
+    pub state: Position,
+    /// What the policy in force needs of the sidecar.
+    pub wants: Wants,
+}
+
+/// How far a copy of the sidecar's state has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Which store, hexadecimal; empty before anything was handed over.
+    pub store: String,
+    /// Every change up to this number, which rises by one with each.
+    pub number: u64,
+}
+
+/// What a policy needs of the sidecar.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wants {
+    /// Files that it names (secrets, key sets), by path.
+    pub files: Vec<String>,
+    /// `revocation.max`; `None` where the policy does not look at revocations.
+    pub revocations_max: Option<u32>,
+    /// Whether it takes API keys.
+    pub api_keys: bool,
+}
+
+/// Asks for state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// [`PROTOCOL`] of the filter.
+    pub protocol: u32,
+    /// The Envoy process, as in [`Poll`].
+    pub instance: String,
+    /// What it has.
+    pub state: Position,
 }
 
 /// Which policy the filter serves.
@@ -72,6 +111,8 @@ pub struct Answer {
     pub protocol: u32,
     /// Commands in the order in which they must be done; done ones are not sent again.
     pub commands: Vec<Command>,
+    /// The state that the sidecar has; where it differs from the poll's, the filter fetches.
+    pub state: Position,
 }
 
 /// One thing to do.

@@ -54,6 +54,9 @@ pub(super) fn build(
         authentication: whole
             .section_if_there("authentication")
             .map(|section| site.authentication(&section)),
+        revocation: None,
+        authorization: None,
+        csrf: None,
         security_headers: site.security_headers(&whole.section("security_headers")),
         rate_limits: site.limits(&whole),
         circuit_breakers: site.breakers(document, &whole),

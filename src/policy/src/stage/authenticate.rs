@@ -1,12 +1,12 @@
 //! Authentication: from a credential to an [`Identity`], which only this stage can make.
 
-use crate::event::{AuthOutcome, Event, Events};
+use crate::event::{AuthMethod, AuthOutcome, Event, Events};
 use crate::facts::Facts;
 use crate::model::{AuthMode, Authentication, Provider};
 use crate::reason::Reason;
 use crate::reply::Edits;
 use crate::stage::credential::{self, Found};
-use crate::time::Nanos;
+use crate::time::Moment;
 use crate::verify::{TokenError, Verified, Verify};
 use alloc::string::{String, ToString};
 use serde_json::{Map, Value};
@@ -60,6 +60,15 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
+/// Why there is no identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupt {
+    /// The request is refused.
+    Refuse(Reason),
+    /// Keys that may decide it are on their way.
+    Wait,
+}
+
 /// Finds out who a request is.
 ///
 /// # Errors
@@ -70,8 +79,8 @@ pub fn authenticate(
     verify: &mut dyn Verify,
     events: &mut dyn Events,
     edits: &mut Edits,
-    now: Nanos,
-) -> Result<Identity, Reason> {
+    now: Moment,
+) -> Result<Identity, Interrupt> {
     let Some(settings) = settings else { return Ok(Identity(Who::Anonymous)) };
     // Before anything else, and whatever follows: nobody outside may say who he is.
     strip_outside_identity(settings, facts, edits);
@@ -80,11 +89,17 @@ pub fn authenticate(
     } else {
         identify(settings, facts, verify, edits, now)
     };
-    events.on(Event::Authentication(match &outcome {
-        Ok(Identity(Who::Anonymous)) => AuthOutcome::Anonymous,
-        Ok(Identity(Who::User { .. })) => AuthOutcome::Accepted,
-        Err(reason) => AuthOutcome::Refused(*reason),
-    }));
+    let (method, result) = match &outcome {
+        Ok(Identity(Who::Anonymous)) => (AuthMethod::None, AuthOutcome::Anonymous),
+        Ok(Identity(Who::User { .. })) => (AuthMethod::Jwt, AuthOutcome::Accepted),
+        Err(Interrupt::Refuse(Reason::CredentialsMissing)) => {
+            (AuthMethod::None, AuthOutcome::Refused(Reason::CredentialsMissing))
+        }
+        Err(Interrupt::Refuse(reason)) => (AuthMethod::Jwt, AuthOutcome::Refused(*reason)),
+        // Nothing is decided yet: the request comes here again.
+        Err(Interrupt::Wait) => return outcome,
+    };
+    events.on(Event::Authentication { method, outcome: result });
     outcome
 }
 
@@ -99,22 +114,24 @@ fn identify(
     facts: &Facts<'_>,
     verify: &mut dyn Verify,
     edits: &mut Edits,
-    now: Nanos,
-) -> Result<Identity, Reason> {
+    now: Moment,
+) -> Result<Identity, Interrupt> {
+    let refuse = |reason| Err(Interrupt::Refuse(reason));
     let token = match credential::find(settings, facts) {
         Found::Token(token) => token,
-        Found::Ambiguous => return Err(Reason::TokenMalformed),
+        Found::Ambiguous => return refuse(Reason::TokenMalformed),
         Found::Nothing if settings.mode == AuthMode::Optional => {
             return Ok(Identity(Who::Anonymous));
         }
-        Found::Nothing => return Err(Reason::CredentialsMissing),
+        Found::Nothing => return refuse(Reason::CredentialsMissing),
     };
-    let verified = verify.verify(token, now).map_err(refusal)?;
-    let provider = settings.providers.get(verified.provider).ok_or(Reason::TokenUntrusted)?;
+    let verified = verify.verify(token, now).map_err(interrupt)?;
+    let untrusted = Interrupt::Refuse(Reason::TokenUntrusted);
+    let provider = settings.providers.get(verified.provider).ok_or(untrusted)?;
     // A token counts only in a place that its own provider names.
     let stands = |location| credential::at(location, facts) == Found::Token(token);
     if !provider.locations.iter().any(stands) {
-        return Err(Reason::TokenUntrusted);
+        return refuse(Reason::TokenUntrusted);
     }
     forward(provider, &verified, facts, edits);
     let tier = provider.tier_claim.as_ref().and_then(|claim| verified.claims.get(claim));
@@ -125,15 +142,18 @@ fn identify(
     }))
 }
 
-/// Each verdict of the verifier is one refusal code.
-const fn refusal(error: TokenError) -> Reason {
-    match error {
+/// Each verdict of the verifier is one refusal code, but the one that is none yet.
+const fn interrupt(error: TokenError) -> Interrupt {
+    Interrupt::Refuse(match error {
         TokenError::Malformed => Reason::TokenMalformed,
         TokenError::Expired => Reason::TokenExpired,
         TokenError::NotYetValid => Reason::TokenNotYetValid,
-        TokenError::Untrusted => Reason::TokenUntrusted,
-        TokenError::KeysUnavailable => Reason::KeysUnavailable,
-    }
+        TokenError::Untrusted | TokenError::UnknownKey { .. } => Reason::TokenUntrusted,
+        TokenError::KeysUnavailable { .. } => Reason::KeysUnavailable,
+        TokenError::Revoked => Reason::TokenRevoked,
+        TokenError::Unseeded => Reason::StateUnavailable,
+        TokenError::Pending => return Interrupt::Wait,
+    })
 }
 
 fn strip_outside_identity(settings: &Authentication, facts: &Facts<'_>, edits: &mut Edits) {

@@ -106,6 +106,40 @@ impl<'p> Admitted<'p> {
     }
 }
 
+/// [`Admitted`] without its policy, for a request that waits.
+#[derive(Debug, Default)]
+pub struct Detached {
+    taken: Vec<(usize, Place)>,
+    nearest: Option<(usize, Standing)>,
+}
+
+impl<'p> Admitted<'p> {
+    /// Lets go of the policy, whose limits these are.
+    #[must_use]
+    pub fn detach(self, limits: &'p [Limit]) -> Detached {
+        let index = |limit: &Limit| limits.iter().position(|one| core::ptr::eq(one, limit));
+        let taken = self.taken.iter();
+        let taken = taken.filter_map(|taken| Some((index(taken.limit)?, taken.place))).collect();
+        let nearest = self.nearest.and_then(|near| Some((index(near.limit)?, near.standing)));
+        Detached { taken, nearest }
+    }
+}
+
+impl Detached {
+    /// The proof again; `limits` are those that it was detached from.
+    #[must_use]
+    pub fn attach(self, limits: &[Limit]) -> Admitted<'_> {
+        let taken = self.taken.into_iter();
+        let taken = taken
+            .filter_map(|(index, place)| Some(Taken { limit: limits.get(index)?, place }))
+            .collect();
+        let nearest = self
+            .nearest
+            .and_then(|(index, standing)| Some(Nearest { limit: limits.get(index)?, standing }));
+        Admitted { taken, nearest }
+    }
+}
+
 /// Why a limit did not admit.
 #[derive(Clone, Copy, Debug)]
 pub enum Refusal<'p> {

@@ -3,7 +3,10 @@
 use super::headers::{is_hop_by_hop, lower};
 use super::{Found, Site, paths};
 use crate::config::section::Section;
-use crate::model::{Algorithm, AuthMode, Authentication, Keys, Provider, Secret, TokenLocation};
+use crate::model::{
+    Algorithm, AuthMode, Authentication, Keys, Provider, Secret, SecretSource, TokenCache,
+    TokenLocation,
+};
 use crate::time::Nanos;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -41,6 +44,8 @@ impl Site<'_> {
             },
             public: paths(section, "public"),
             clock_skew: jwt.span("clock_skew").unwrap_or(Nanos::ZERO),
+            cache: TokenCache { max_entries: 10_000, ttl: Nanos::from_secs(300) },
+            api_keys: None,
             providers: sections.iter().map(|section| self.provider(section, alone)).collect(),
         }
     }
@@ -62,6 +67,7 @@ impl Site<'_> {
             subject_claim: section.string("subject_claim"),
             require_subject: section.truth("require_subject").unwrap_or(false),
             tier_claim: section.text("tier_claim").map(ToString::to_string),
+            permission_claims: section.strings("permission_claims"),
             require_expiry: section.truth("require_expiry").unwrap_or(true),
             max_lifetime: section.span("max_lifetime"),
             typ: section.text("typ").map(media_type),
@@ -119,7 +125,8 @@ impl Site<'_> {
             }
             return Keys::Inline(set.clone());
         }
-        Keys::Secret(shared.map_or_else(|| Secret::new(Vec::new()), |s| self.hmac_secret(&s)))
+        let secret = shared.map_or_else(|| Secret::new(Vec::new()), |s| self.hmac_secret(&s));
+        Keys::Secret(SecretSource::Known(secret))
     }
 
     fn hmac_secret(&mut self, reference: &Section<'_>) -> Secret {

@@ -1,0 +1,148 @@
+//! The sidecar's state in shared data: revocations, API keys, files. One copy per Envoy, read by
+//! every worker.
+//!
+//! Shared data has no delete, so each table is a fixed number of *buckets*, each one value. The
+//! sidecar decides what is in a bucket and sends it whole; the filter stores it unseen. So a change,
+//! its repetition and the first filling are the same thing: these buckets have these bytes now.
+//! Only what the sidecar's store holds is in them, and its bounds are theirs.
+
+pub mod api_keys;
+pub mod batch;
+pub mod files;
+pub mod revocations;
+
+use crate::store::{Store, StoreError};
+use alloc::vec::Vec;
+
+/// The tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// [`revocations`].
+    Revocations,
+    /// [`api_keys`].
+    ApiKeys,
+    /// [`files`].
+    Files,
+}
+
+impl Table {
+    /// All of them, in the order of their numbers on the wire.
+    pub const ALL: [Self; 3] = [Self::Revocations, Self::ApiKeys, Self::Files];
+
+    /// The number on the wire and in shared data.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Revocations => 1,
+            Self::ApiKeys => 2,
+            Self::Files => 3,
+        }
+    }
+
+    /// How many buckets it has, a power of two. With a million revocations a bucket holds 16 on
+    /// average, so that reading one copies some 400 bytes.
+    #[must_use]
+    pub const fn buckets(self) -> u32 {
+        match self {
+            Self::Revocations => 1 << 16,
+            Self::ApiKeys => 1 << 12,
+            Self::Files => 1 << 6,
+        }
+    }
+}
+
+/// One bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bucket {
+    /// Its table.
+    pub table: Table,
+    /// Its number, below [`Table::buckets`].
+    pub index: u32,
+}
+
+impl Bucket {
+    /// The bucket of a hash: its leading bits.
+    #[must_use]
+    pub const fn of(table: Table, hash: u32) -> Self {
+        Self { table, index: hash >> (32 - table.buckets().trailing_zeros()) }
+    }
+
+    /// Where it is in shared data. The format's version is in the key, so that two versions of the
+    /// filter that run side by side do not overwrite each other's.
+    #[must_use]
+    pub fn key(self) -> [u8; 15] {
+        let mut key = *b"replica/1/\0\0\0\0\0";
+        let [a, b, c, d] = self.index.to_be_bytes();
+        let tail = [self.table.number(), a, b, c, d];
+        for (place, byte) in key.iter_mut().skip(10).zip(tail) {
+            *place = byte;
+        }
+        key
+    }
+
+    /// What it holds in shared data; empty when it was never written.
+    ///
+    /// # Errors
+    /// When shared data cannot be had.
+    pub fn read(self, store: &mut dyn Store) -> Result<Vec<u8>, StoreError> {
+        Ok(store.read(&self.key())?.map(|value| value.bytes).unwrap_or_default())
+    }
+}
+
+/// What the copy is of, and how far it has come: one record in shared data, written by the VM that
+/// copies, after the buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The sidecar's store.
+    pub store: u64,
+    /// Every change up to this number is here.
+    pub number: u64,
+    /// The keys of the fingerprints in [`Table::Revocations`].
+    pub keys: [u64; 2],
+    /// Whether everything has been handed over once.
+    pub seeded: Seeded,
+}
+
+/// Whether a copy was complete at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seeded {
+    /// It was; since then it may lag, never lack.
+    Yes,
+    /// Something may be missing.
+    NotYet,
+}
+
+/// Where [`State`] is.
+pub const STATE_KEY: &[u8] = b"replica/1/state";
+/// Store, number, two keys, seeded.
+const STATE_SIZE: usize = 4 * 8 + 1;
+
+impl State {
+    /// Reads the record; `None` before anything was handed over, or when it makes no sense.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != STATE_SIZE {
+            return None;
+        }
+        let mut numbers = bytes.chunks_exact(8).filter_map(|eight| eight.try_into().ok());
+        let mut number = || numbers.next().map(u64::from_le_bytes);
+        Some(Self {
+            store: number()?,
+            number: number()?,
+            keys: [number()?, number()?],
+            seeded: if bytes.last() == Some(&1) { Seeded::Yes } else { Seeded::NotYet },
+        })
+    }
+
+    /// The record's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let [k0, k1] = self.keys;
+        let mut out = Vec::with_capacity(STATE_SIZE);
+        for number in [self.store, self.number, k0, k1] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.push(u8::from(self.seeded == Seeded::Yes));
+        out
+    }
+}

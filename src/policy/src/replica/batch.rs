@@ -1,0 +1,123 @@
+//! A piece of the sidecar's state on its way to the filter, as bytes: what is not JSON because a
+//! million revocations would take seconds to read.
+//!
+//! All numbers are little-endian. Head: version (u8), flags (u8), store, number, two keys (u64
+//! each); then the buckets: table (u8), index (u32), length (u32), bytes.
+
+use super::{Bucket, Table};
+use alloc::vec::Vec;
+
+/// The format of a batch; another one is refused.
+const VERSION: u8 = 1;
+/// Bytes of the head.
+const HEAD: usize = 2 + 4 * 8;
+/// A sidecar ends a batch when it is longer than this. Envoy keeps a whole answer in memory, and the
+/// worker that stores it serves no request meanwhile.
+pub const BYTES_SOON: usize = 512 * 1024;
+/// A filter reads no batch beyond this: one bucket may come on top of [`BYTES_SOON`].
+pub const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// A piece of state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The sidecar's store.
+    pub store: u64,
+    /// After this batch every change up to this number is there.
+    pub number: u64,
+    /// The keys of fingerprints.
+    pub keys: [u64; 2],
+    /// Whether it replaces everything that was there.
+    pub begin: Begin,
+    /// Whether more is waiting.
+    pub end: End,
+    /// Buckets and what they hold from now on.
+    pub buckets: Vec<(Bucket, Vec<u8>)>,
+}
+
+/// How a batch goes with what the filter has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// It continues it.
+    Continue,
+    /// The filter has another store's state, or none: every bucket is emptied first.
+    Afresh,
+}
+
+/// Whether a batch is the last one for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The filter has everything.
+    Complete,
+    /// It fetches again.
+    More,
+}
+
+/// Why bytes are no batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchError {
+    /// They end too early, or a length lies.
+    Truncated,
+    /// Another version of the format.
+    Version,
+    /// A table or bucket that does not exist.
+    UnknownBucket,
+}
+
+impl Batch {
+    /// The bytes on the wire.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let afresh = u8::from(self.begin == Begin::Afresh);
+        let complete = u8::from(self.end == End::Complete);
+        let mut out = Vec::with_capacity(HEAD);
+        out.extend_from_slice(&[VERSION, complete | afresh << 1]);
+        let [k0, k1] = self.keys;
+        for number in [self.store, self.number, k0, k1] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        for (bucket, bytes) in &self.buckets {
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            out.push(bucket.table.number());
+            out.extend_from_slice(&bucket.index.to_le_bytes());
+            out.extend_from_slice(&length.to_le_bytes());
+            out.extend_from_slice(bytes);
+        }
+        out
+    }
+
+    /// Reads a batch.
+    ///
+    /// # Errors
+    /// A [`BatchError`]; nothing of a broken batch is used.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BatchError> {
+        let mut rest = bytes;
+        let [version, flags] = take(&mut rest)?;
+        if version != VERSION {
+            return Err(BatchError::Version);
+        }
+        let mut number = || take(&mut rest).map(u64::from_le_bytes);
+        let (store, up_to, keys) = (number()?, number()?, [number()?, number()?]);
+        let mut buckets = Vec::new();
+        while !rest.is_empty() {
+            let [table] = take(&mut rest)?;
+            let index = u32::from_le_bytes(take(&mut rest)?);
+            let length = u32::from_le_bytes(take(&mut rest)?);
+            let known = Table::ALL.into_iter().find(|known| known.number() == table);
+            let table = known.filter(|table| index < table.buckets());
+            let bucket = Bucket { table: table.ok_or(BatchError::UnknownBucket)?, index };
+            let length = usize::try_from(length).map_err(|_| BatchError::Truncated)?;
+            let (held, next) = rest.split_at_checked(length).ok_or(BatchError::Truncated)?;
+            buckets.push((bucket, held.to_vec()));
+            rest = next;
+        }
+        let begin = if flags & 2 == 0 { Begin::Continue } else { Begin::Afresh };
+        let end = if flags & 1 == 0 { End::More } else { End::Complete };
+        Ok(Self { store, number: up_to, keys, begin, end, buckets })
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BatchError> {
+    let (bytes, next) = rest.split_first_chunk::<N>().ok_or(BatchError::Truncated)?;
+    *rest = next;
+    Ok(*bytes)
+}
