@@ -233,6 +233,8 @@ pub trait Host: Clone + 'static {
     fn define_metric(&self, kind: Kind, name: &str) -> Result<u32, Status>;
     /// Adds to a counter or gauge; only a gauge takes a negative number.
     fn increment_metric(&self, metric: u32, by: i64) -> Result<(), Status>;
+    /// The value of a counter or gauge, over all workers.
+    fn metric(&self, metric: u32) -> Result<u64, Status>;
     /// Sets a gauge, or records one value in a histogram.
     fn record_metric(&self, metric: u32, value: u64) -> Result<(), Status>;
 

@@ -14,6 +14,7 @@ mod log;
 mod metrics;
 mod plugin;
 mod protobuf;
+mod replica;
 mod request;
 mod seed;
 mod signatures;

@@ -92,6 +92,8 @@ struct PlainSlots {
     recalled: [Slot; 2],
     generation: Slot,
     reload: [Slot; 2],
+    state_generation: Slot,
+    state_number: Slot,
     connected: Slot,
     sync_age: Slot,
     unreadable: Slot,
@@ -138,6 +140,19 @@ impl<H: Host> Metrics<H> {
         if let Some(slot) = table.plain.recalled.get_mut(recall as usize) {
             self.add(slot, Name::TokenCache, &[("result", recall.label())], 1);
         }
+    }
+
+    /// The gauge that tells every VM that shared state has changed ([`crate::replica`]); `None` when
+    /// the host will not define it.
+    pub(crate) fn state_generation(&self) -> Option<u32> {
+        let mut table = self.table.try_borrow_mut().ok()?;
+        self.id(&mut table.plain.state_generation, Name::StateGeneration, &[])
+    }
+
+    /// Shows how far the copy of the sidecar's state has come. Set by the VM that copies.
+    pub(crate) fn state_number(&self, number: u64) {
+        let Ok(mut table) = self.table.try_borrow_mut() else { return };
+        self.set(&mut table.plain.state_number, Name::StateNumber, number);
     }
 
     /// Shows whether the sidecar answers, and for how long it has not. Set, not added to: only the

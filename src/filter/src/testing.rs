@@ -57,6 +57,10 @@ pub(crate) struct VmSide {
     pub(crate) added: RefCell<Vec<String>>,
     /// Whether no call can be made.
     pub(crate) callless: Cell<bool>,
+    /// Whether metrics cannot be read.
+    pub(crate) gaugeless: Cell<bool>,
+    /// Whether shared data cannot be had.
+    pub(crate) shareless: Cell<bool>,
     /// Whether request headers cannot be changed.
     pub(crate) editless: Cell<bool>,
     /// What the host does inside a local reply, as Envoy may.
@@ -247,13 +251,20 @@ impl Host for FakeHost {
 
     fn shared(&self, key: &[u8]) -> Result<(Vec<u8>, u32), Status> {
         self.ill()?;
+        if self.vm.shareless.get() {
+            return Err(Status::InternalFailure);
+        }
         let found = self.process.shared.borrow().get(key).cloned();
         found.map(|(bytes, cas)| (self.spoil(bytes), cas)).ok_or(Status::NotFound)
     }
 
     fn set_shared(&self, key: &[u8], value: &[u8], cas: u32) -> Result<(), Status> {
         self.ill()?;
-        assert_ne!(cas, 0, "a blind overwrite");
+        if self.vm.shareless.get() {
+            return Err(Status::InternalFailure);
+        }
+        let replica = key.starts_with(b"replica/") && key != policy::replica::STATE_KEY;
+        assert!(cas != 0 || replica, "a blind overwrite");
         let mut shared = self.process.shared.borrow_mut();
         if shared.get(key).is_some_and(|(_, present)| *present != cas) {
             return Err(Status::CasMismatch);
@@ -277,6 +288,14 @@ impl Host for FakeHost {
         self.ill()?;
         self.process.metrics.borrow_mut()[metric as usize].1 += by;
         Ok(())
+    }
+
+    fn metric(&self, metric: u32) -> Result<u64, Status> {
+        self.ill()?;
+        if self.vm.gaugeless.get() {
+            return Err(Status::NotFound);
+        }
+        Ok(u64::try_from(self.process.metrics.borrow()[metric as usize].1).unwrap_or(0))
     }
 
     fn record_metric(&self, metric: u32, value: u64) -> Result<(), Status> {

@@ -85,6 +85,7 @@ unsafe extern "C" {
     ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
+    fn proxy_get_metric(id: u32, value: *mut u64) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_http_call(
         cluster: *const u8,
@@ -276,6 +277,12 @@ impl Host for Envoy {
     fn increment_metric(&self, metric: u32, by: i64) -> Result<(), Status> {
         // SAFETY: numbers only.
         Status::check(unsafe { proxy_increment_metric(metric, by) })
+    }
+
+    fn metric(&self, metric: u32) -> Result<u64, Status> {
+        let mut value = 0;
+        // SAFETY: the host writes one u64.
+        Status::check(unsafe { proxy_get_metric(metric, &raw mut value) }).map(|()| value)
     }
 
     fn record_metric(&self, metric: u32, value: u64) -> Result<(), Status> {

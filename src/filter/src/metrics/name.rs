@@ -16,6 +16,8 @@ pub(super) enum Name {
     BreakerState,
     PolicyGeneration,
     PolicyReload,
+    StateGeneration,
+    StateNumber,
     SidecarConnected,
     SidecarSyncAge,
     RecordUnreadable,
@@ -38,6 +40,8 @@ impl Name {
             Self::BreakerState => "gateway_breaker_state",
             Self::PolicyGeneration => "gateway_policy_generation",
             Self::PolicyReload => "gateway_policy_reload_total",
+            Self::StateGeneration => "gateway_state_generation",
+            Self::StateNumber => "gateway_state_number",
             Self::SidecarConnected => "gateway_sidecar_connected",
             Self::SidecarSyncAge => "gateway_sidecar_sync_age_seconds",
             Self::RecordUnreadable => "gateway_record_unreadable_total",
@@ -52,6 +56,8 @@ impl Name {
             Self::RequestDuration => Kind::Histogram,
             Self::BreakerState
             | Self::PolicyGeneration
+            | Self::StateGeneration
+            | Self::StateNumber
             | Self::SidecarConnected
             | Self::SidecarSyncAge => Kind::Gauge,
             _ => Kind::Counter,
