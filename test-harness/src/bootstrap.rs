@@ -3,6 +3,10 @@
 //! Each change names the place that it expects. A place that is not there is an error, so that an
 //! edit of the file cannot quietly leave the tests with something that users do not run.
 
+mod cluster;
+
+pub use cluster::Peer;
+
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -114,6 +118,27 @@ impl Bootstrap {
             self.add_service(name)?;
         }
         set_endpoint(named(self.place("/static_resources/clusters")?, name)?, host, port)
+    }
+
+    /// A cluster that no route leads to, for whatever a policy asks by its name: the key set of an
+    /// identity provider.
+    ///
+    /// # Errors
+    /// The name is taken, or where TLS is wanted there are no authorities to trust.
+    pub fn cluster(&mut self, name: &str, peer: &Peer) -> Result<()> {
+        let clusters = self.place("/static_resources/clusters")?;
+        if named(clusters, name).is_ok() {
+            bail!("there is a cluster {name:?} already");
+        }
+        push(clusters, cluster::cluster(name, peer)?)
+    }
+
+    /// Whether there is a cluster of this name.
+    ///
+    /// # Errors
+    /// The clusters are not where they are expected.
+    pub fn has_cluster(&mut self, name: &str) -> Result<bool> {
+        Ok(named(self.place("/static_resources/clusters")?, name).is_ok())
     }
 
     /// Lets a service's side speak HTTP/2, as the file's comment tells operators of gRPC services.
@@ -281,6 +306,18 @@ mod tests {
         let text = bootstrap.document.to_string();
         assert!(text.contains("/api/billing") && text.contains("billing.example"), "{text}");
         assert!(bootstrap.service("a/b", "h", 1).is_err());
+    }
+
+    #[test]
+    fn a_new_cluster_gets_no_route_and_takes_nobodys_name() {
+        let mut bootstrap = shipped();
+        let peer = Peer::from_url("http://127.0.0.1:81").unwrap();
+        bootstrap.cluster("idp", &peer).unwrap();
+        assert!(bootstrap.has_cluster("idp").unwrap() && !bootstrap.has_cluster("idq").unwrap());
+        assert!(!bootstrap.services().unwrap().contains(&"idp".to_owned()));
+        for taken in ["idp", "auth", SIDECAR] {
+            bootstrap.cluster(taken, &peer).unwrap_err();
+        }
     }
 
     #[test]

@@ -11,91 +11,31 @@
 //! # }
 //! ```
 
+mod builder;
+
+pub use builder::Builder;
+
 use crate::access_log::Line;
 use crate::artefacts::Artefacts;
-use crate::bootstrap::Bootstrap;
 use crate::client::Request;
 use crate::envoy::{self, Envoy};
 use crate::policy::{self, Check};
-use crate::sidecar::{self, Sidecar};
+use crate::sidecar::Sidecar;
 use crate::stats::Stats;
 use crate::token::{Key, Token};
 use crate::upstream::Upstream;
-use crate::{port, wait};
+use crate::wait;
 use anyhow::{Context, Result, bail};
+use builder::write_policy;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
 /// Anything that should happen at once on an idle machine; the machine may be busy.
 pub const SOON: Duration = Duration::from_secs(20);
-
-/// What a house is built from.
-#[derive(Clone, Debug)]
-pub struct Builder {
-    policy: Value,
-    concurrency: u32,
-    with_sidecar: bool,
-    trusted_hops: u32,
-    http2: Vec<String>,
-    connections: Option<u32>,
-}
-
-impl Builder {
-    /// Envoy's worker threads; 2 unless set, so that what must hold across workers is tested.
-    #[must_use]
-    pub const fn concurrency(mut self, workers: u32) -> Self {
-        self.concurrency = workers;
-        self
-    }
-
-    /// Without a sidecar: the filter alone.
-    #[must_use]
-    pub const fn alone(mut self) -> Self {
-        self.with_sidecar = false;
-        self
-    }
-
-    /// As behind one proxy that is trusted: `X-Forwarded-For` and `-Proto` of a request count.
-    #[must_use]
-    pub const fn behind_proxy(mut self) -> Self {
-        self.trusted_hops = 1;
-        self
-    }
-
-    /// This service is spoken to in HTTP/2.
-    #[must_use]
-    pub fn http2_service(mut self, name: &str) -> Self {
-        self.http2.push(name.to_owned());
-        self
-    }
-
-    /// With room for so many connections from clients.
-    #[must_use]
-    pub const fn connections(mut self, most: u32) -> Self {
-        self.connections = Some(most);
-        self
-    }
-
-    /// Builds the house, runs the test in it, and checks that no VM trapped. A failure shows what
-    /// Envoy and sidecar said, and keeps the directory with everything.
-    ///
-    /// # Errors
-    /// The house does not stand, the test's own error, or a VM trapped.
-    pub fn run(self, test: impl FnOnce(&mut Mesh) -> Result<()>) -> Result<()> {
-        let mut mesh = Mesh::start(self)?;
-        let result = test(&mut mesh).and_then(|()| mesh.must_not_have_trapped());
-        if let Err(error) = result {
-            let report = mesh.report();
-            mesh.keep = true;
-            return Err(error.context(report));
-        }
-        Ok(())
-    }
-}
 
 /// A standing house. Dropping it takes everything down.
 #[derive(Debug)]
@@ -113,54 +53,7 @@ impl Mesh {
     /// A house with this policy.
     #[must_use]
     pub const fn with(policy: Value) -> Builder {
-        Builder {
-            policy,
-            concurrency: 2,
-            with_sidecar: true,
-            trusted_hops: 0,
-            http2: Vec::new(),
-            connections: None,
-        }
-    }
-
-    fn start(builder: Builder) -> Result<Self> {
-        let artefacts = Artefacts::find()?;
-        let dir = tempfile::Builder::new().prefix("gateway-test-").tempdir()?;
-        let place = dir.path();
-        std::fs::create_dir(place.join("ecds"))?;
-        write_policy(&artefacts, place, &builder.policy, Check::Checked)?;
-        let mut bootstrap = Bootstrap::read(&artefacts.bootstrap)?;
-        let mut upstreams = BTreeMap::new();
-        for name in bootstrap.services()? {
-            let upstream = Upstream::start(&name)?;
-            bootstrap.service(&name, "127.0.0.1", upstream.address().port())?;
-            upstreams.insert(name, upstream);
-        }
-        for name in &builder.http2 {
-            bootstrap.http2(name)?;
-        }
-        let sidecar_at = SocketAddr::from((Ipv4Addr::LOCALHOST, port::reserve()?));
-        bootstrap.listen(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)?;
-        bootstrap.admin(0)?;
-        bootstrap.policy(&resource(place))?;
-        bootstrap.module(&artefacts.module)?;
-        bootstrap.sidecar("127.0.0.1", sidecar_at.port())?;
-        bootstrap.trusted_hops(builder.trusted_hops)?;
-        if let Some(most) = builder.connections {
-            bootstrap.connections(most)?;
-        }
-        let envoy = Envoy::start(envoy_options(&artefacts, place, builder.concurrency), bootstrap);
-        let envoy = envoy.inspect_err(|_| eprintln!("--- policy\n{:#}", builder.policy))?;
-        let admin = envoy.admin();
-        let dir = Some(dir);
-        let (sidecar, keep, offered_bad) = (None, false, false);
-        let mut mesh = Self { artefacts, envoy, sidecar, upstreams, dir, keep, offered_bad };
-        if builder.with_sidecar {
-            let options = sidecar_options(&mesh.artefacts, mesh.place()?, sidecar_at, admin);
-            mesh.sidecar = Some(Sidecar::start(options)?);
-            mesh.until_synced(SOON)?;
-        }
-        Ok(mesh)
+        Builder::new(policy)
     }
 
     /// A GET through the gateway.
@@ -200,6 +93,24 @@ impl Mesh {
     /// There is none of that name.
     pub fn upstream(&self, name: &str) -> Result<&Upstream> {
         self.upstreams.get(name).with_context(|| format!("no service {name:?}"))
+    }
+
+    /// Ends Envoy at once and starts it again at the same addresses: everything in its memory is
+    /// gone. It serves when this returns; what the sidecar hands over comes a moment later.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub fn restart_envoy(&mut self) -> Result<()> {
+        self.envoy.restart()
+    }
+
+    /// Ends the sidecar at once and starts it again at the same address with the same data.
+    ///
+    /// # Errors
+    /// It does not come back, or filter and sidecar do not find each other.
+    pub fn restart_sidecar(&mut self) -> Result<()> {
+        self.sidecar()?.restart()?;
+        self.until_synced(SOON)
     }
 
     /// Closes a service: connections to it are refused from now on.
@@ -247,6 +158,15 @@ impl Mesh {
     pub fn until_synced(&mut self, deadline: Duration) -> Result<()> {
         let connected = |s: &Stats| s.filter("gateway_sidecar_connected", &[]) == 1;
         self.envoy.stats_until("filter and sidecar to be in sync", deadline, connected).map(|_| ())
+    }
+
+    /// Waits until the filter has everything that the sidecar holds of revoked tokens.
+    ///
+    /// # Errors
+    /// It has not in time; with the report.
+    pub fn until_seeded(&mut self, deadline: Duration) -> Result<()> {
+        let seeded = |s: &Stats| s.filter("gateway_revocation_seeded", &[]) == 1;
+        self.envoy.stats_until("the revocations to be handed over", deadline, seeded).map(|_| ())
     }
 
     /// Waits for an access log line.
@@ -350,45 +270,5 @@ impl Drop for Mesh {
         {
             eprintln!("kept: {}", dir.keep().display());
         }
-    }
-}
-
-fn resource(place: &Path) -> PathBuf {
-    place.join("ecds/policy.yaml")
-}
-
-fn write_policy(artefacts: &Artefacts, place: &Path, policy: &Value, check: Check) -> Result<()> {
-    let file = place.join("policy.yaml");
-    std::fs::write(&file, serde_json::to_string_pretty(policy)?)?;
-    policy::render(&artefacts.sidecar, &file, &artefacts.module, &resource(place), check)
-}
-
-fn envoy_options(artefacts: &Artefacts, place: &Path, concurrency: u32) -> envoy::Options {
-    envoy::Options {
-        executable: artefacts.envoy.clone(),
-        dir: place.to_owned(),
-        concurrency,
-        environment: vec![
-            (policy::JWT_VARIABLE.to_owned(), policy::JWT_SECRET.to_owned()),
-            (policy::SYNC_VARIABLE.to_owned(), policy::SYNC_TOKEN.to_owned()),
-        ],
-        arguments: Vec::new(),
-    }
-}
-
-fn sidecar_options(
-    artefacts: &Artefacts,
-    place: &Path,
-    listen: SocketAddr,
-    envoy_admin: SocketAddr,
-) -> sidecar::Options {
-    sidecar::Options {
-        executable: artefacts.sidecar.clone(),
-        dir: place.to_owned(),
-        listen,
-        envoy_admin,
-        admin_token_file: place.join("admin-token"),
-        environment: vec![(policy::SYNC_VARIABLE.to_owned(), policy::SYNC_TOKEN.to_owned())],
-        arguments: Vec::new(),
     }
 }

@@ -64,6 +64,17 @@ impl Process {
         self.child.id()
     }
 
+    /// Memory that it occupies at this moment, in bytes.
+    ///
+    /// # Errors
+    /// It has ended, or the system does not say.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS")?;
+        Ok(kib * 1024)
+    }
+
     /// How it ended; `None` while it runs.
     ///
     /// # Errors

@@ -26,6 +26,10 @@ pub struct Options {
     pub envoy_admin: SocketAddr,
     /// The admin token's file; it is made when it does not exist.
     pub admin_token_file: PathBuf,
+    /// Where it keeps what must survive; it is made when it does not exist.
+    pub data_dir: PathBuf,
+    /// Files that a policy names are read only below this.
+    pub files_dir: PathBuf,
     /// Set for it in addition to what we have ourselves: the token of the channel to the filter.
     pub environment: Vec<(String, String)>,
     /// Arguments in addition to the harness's own.
@@ -50,6 +54,8 @@ impl Sidecar {
         command.args(["serve", "--listen", &options.listen.to_string()]);
         command.args(["--envoy-admin", &format!("http://{}", options.envoy_admin)]);
         command.arg("--admin-token-file").arg(&options.admin_token_file);
+        command.arg("--data-dir").arg(&options.data_dir);
+        command.arg("--files-dir").arg(&options.files_dir);
         command.args(&options.arguments);
         command.envs(options.environment.iter().map(|(k, v)| (k, v)));
         let mut process = Process::start("sidecar", command, &options.dir)?;
@@ -100,7 +106,39 @@ impl Sidecar {
     /// # Errors
     /// No answer.
     pub fn post(&self, path: &str) -> Result<Response> {
-        Request::new(self.address, "POST", path).bearer(&self.admin_token()?).send()
+        self.admin("POST", path)?.send()
+    }
+
+    /// A GET with the admin token.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn read(&self, path: &str) -> Result<Response> {
+        self.admin("GET", path)?.send()
+    }
+
+    /// A POST of this JSON with the admin token.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn post_json(&self, path: &str, body: &Value) -> Result<Response> {
+        self.admin("POST", path)?.json(body).send()
+    }
+
+    /// A DELETE with the admin token.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn delete(&self, path: &str) -> Result<Response> {
+        self.admin("DELETE", path)?.send()
+    }
+
+    /// A request with the admin token, for what has no name of its own.
+    ///
+    /// # Errors
+    /// The token cannot be read.
+    pub fn admin(&self, method: &str, path: &str) -> Result<Request> {
+        Ok(Request::new(self.address, method, path).bearer(&self.admin_token()?))
     }
 
     /// The end of what it said, for messages.

@@ -22,6 +22,7 @@ use signals::Signals;
 use sources::Sources;
 use std::path::PathBuf;
 use std::time::Duration;
+use test_harness::bootstrap::Peer;
 use test_harness::{Artefacts, wait};
 
 /// How often the parts are looked at: a Ctrl-C feels immediate, and nothing is paid for it.
@@ -45,6 +46,16 @@ pub(crate) struct Args {
     /// A real service instead of the demo one; routes are /api/NAME/**. May be given several times.
     #[arg(long, value_name = "NAME=HOST:PORT", value_parser = parse_upstream)]
     upstream: Vec<Upstream>,
+    /// An Envoy cluster that no route leads to, for `jwks: {cluster: NAME}` of a policy: one's own
+    /// identity provider, by http or https. May be given several times.
+    #[arg(long, value_name = "NAME=URL", value_parser = parse_cluster)]
+    cluster: Vec<Cluster>,
+    /// Where revocations and API keys are kept; without it they are gone when this ends.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Files that the policy names (`{file: PATH}`, `jwks_file: PATH`) must lie below this.
+    #[arg(long, value_name = "DIR", default_value = "/run/secrets")]
+    files_dir: PathBuf,
     /// Redis for shared state. This version has none: refused.
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
@@ -77,6 +88,24 @@ fn parse_upstream(text: &str) -> Result<Upstream, String> {
         complete.then(|| Upstream { name: name.to_owned(), host: host.to_owned(), port })
     };
     parts().ok_or_else(|| "expected NAME=HOST:PORT, for example samples=127.0.0.1:9000".to_owned())
+}
+
+/// An identity provider, or whoever else is asked by a cluster's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cluster {
+    name: String,
+    peer: Peer,
+}
+
+fn parse_cluster(text: &str) -> Result<Cluster, String> {
+    let expected = "expected NAME=URL, for example idp=https://idp.example";
+    let (name, url) = text.split_once('=').ok_or(expected)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || !name.chars().all(fits) {
+        return Err(format!("{expected}; a name has letters, digits, '-', '_' and '.' only"));
+    }
+    let peer = Peer::from_url(url).map_err(|error| format!("{error:#}"))?;
+    Ok(Cluster { name: name.to_owned(), peer })
 }
 
 /// Runs until a signal or until a part fails.
@@ -138,6 +167,18 @@ mod tests {
         assert_eq!(parse_upstream("lab=[::1]:90"), Ok(given("lab", "::1", 90)));
         for wrong in ["samples", "samples=host", "=host:1", "samples=:1", "a=b:0", "a=b:99999"] {
             assert!(parse_upstream(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_a_name_and_a_url() {
+        let cluster = parse_cluster("idp=https://idp.example").unwrap();
+        assert_eq!(cluster.name, "idp");
+        assert_eq!(cluster.peer, Peer::from_url("https://idp.example").unwrap());
+        for wrong in
+            ["idp", "idp=", "=https://a", "a b=https://a", "idp=idp.example", "idp=https://a/b"]
+        {
+            assert!(parse_cluster(wrong).is_err(), "{wrong}");
         }
     }
 }

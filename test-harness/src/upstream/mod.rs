@@ -74,6 +74,12 @@ impl Upstream {
         self.script.clear();
     }
 
+    /// Does only this from now on: the rule takes the place of all others, with no moment between.
+    /// Requests that hang already go on hanging.
+    pub fn only(&self, rule: Rule) {
+        self.script.replace(rule);
+    }
+
     /// The last requests that arrived (at most [`script::SEEN_MAX`]), oldest first; health checks
     /// are not among them.
     #[must_use]

@@ -1,6 +1,7 @@
 //! What a scripted service was told to do, and what it has seen.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -67,6 +68,12 @@ impl Rule {
     #[must_use]
     pub fn fault(fault: Fault) -> Self {
         Self { fault: Some(fault), ..Self::default() }
+    }
+
+    /// Answers with this JSON.
+    #[must_use]
+    pub fn json(body: &Value) -> Self {
+        Self::default().header("content-type", "application/json").body(&body.to_string())
     }
 
     /// Only so often.
@@ -159,6 +166,11 @@ impl Script {
     pub(super) fn clear(&self) {
         lock(&self.rules).clear();
         self.released.notify_waiters();
+    }
+
+    /// Puts one rule in the place of all others, with no moment between. What hangs goes on hanging.
+    pub(super) fn replace(&self, rule: Rule) {
+        *lock(&self.rules) = vec![rule];
     }
 
     /// The rule for a request, used up by one.

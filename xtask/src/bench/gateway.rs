@@ -223,6 +223,8 @@ fn start_sidecar(
         listen,
         envoy_admin,
         admin_token_file: dir.join("admin-token"),
+        data_dir: dir.join("data"),
+        files_dir: dir.join("files"),
         environment: environment(),
         arguments: Vec::new(),
     })

@@ -66,6 +66,7 @@ impl House {
         let renderer = parts::render(&executable, &chosen.file, &module, place, Mode::Strict)?;
         let mut bootstrap = Bootstrap::read(&artefacts.bootstrap)?;
         let services = parts::services(&mut bootstrap, &args.upstream)?;
+        parts::clusters(&mut bootstrap, &args.cluster, &chosen.issuers())?;
         let sidecar_port = if ports.sidecar == 0 { port::reserve()? } else { ports.sidecar };
         bootstrap.listen(IpAddr::V4(Ipv4Addr::LOCALHOST), ports.gateway)?;
         bootstrap.admin(ports.envoy_admin)?;
@@ -86,6 +87,8 @@ impl House {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, sidecar_port)),
             envoy_admin: envoy.admin(),
             admin_token_file: place.join("admin-token"),
+            data_dir: args.data_dir.clone().unwrap_or_else(|| place.join("data")),
+            files_dir: args.files_dir.clone(),
             environment: chosen.sidecar_environment(),
             arguments: Vec::new(),
         };

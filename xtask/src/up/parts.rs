@@ -1,9 +1,9 @@
 //! What the house is furnished with: the copies that it runs, the command that renders its policy, and
 //! its services. Keeps no state.
 
-use super::Upstream as Given;
+use super::{Cluster, Upstream as Given};
 use crate::workspace::output;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -93,6 +93,26 @@ pub(super) fn keep_sidecar(artefacts: &Artefacts, place: &Path) -> Result<PathBu
 fn checksum(file: &Path) -> Result<String> {
     let sum = output(Command::new("sha256sum").arg(file))?;
     Ok(sum.chars().take(CHECKSUM_DIGITS).collect())
+}
+
+/// Adds the clusters that were given, and says which one the policy needs in addition.
+pub(super) fn clusters(
+    bootstrap: &mut Bootstrap,
+    given: &[Cluster],
+    issuers: &[(String, String)],
+) -> Result<()> {
+    for one in given {
+        bootstrap.cluster(&one.name, &one.peer).context("--cluster")?;
+    }
+    for (name, host) in issuers {
+        if !bootstrap.has_cluster(name)? {
+            bail!(
+                "the policy fetches keys from the cluster {name:?}, which Envoy does not know. \
+                 Say where it is, for example: --cluster {name}=https://{host}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Starts the demo services, in this process, and puts the real ones that were given beside them.

@@ -85,6 +85,16 @@ impl Chosen {
         self.policy.get("sidecar").is_some_and(|section| !section.is_null())
     }
 
+    /// Clusters that it fetches key sets from, each with the host that it names.
+    pub(super) fn issuers(&self) -> Vec<(String, String)> {
+        let providers = self.policy.pointer("/authentication/jwt/providers");
+        let remote = |provider: &Value| {
+            let text = |at: &str| provider.pointer(at)?.as_str().map(str::to_owned);
+            Some((text("/keys/jwks/cluster")?, text("/keys/jwks/host")?))
+        };
+        providers.and_then(Value::as_array).into_iter().flatten().filter_map(remote).collect()
+    }
+
     /// A token that this policy trusts; `None` when it trusts nobody whose key we have.
     pub(super) fn token(&self, subject: &str) -> Result<Option<String>> {
         let providers = self.policy.pointer("/authentication/jwt/providers");
