@@ -47,6 +47,23 @@ pub struct Policy {
     pub warnings: Vec<String>,
 }
 
+impl Policy {
+    /// Every file that the policy names, sorted, once each: the sidecar reads them and hands them
+    /// over.
+    #[must_use]
+    pub fn files(&self) -> Vec<&str> {
+        let providers = self.authentication.iter().flat_map(|section| &section.providers);
+        let csrf = self.csrf.iter().filter_map(|csrf| csrf.token.as_ref());
+        let mut files: Vec<&str> = providers
+            .filter_map(|provider| provider.keys.file())
+            .chain(csrf.filter_map(|token| token.secret.file()))
+            .collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+}
+
 /// What happens to clear-text requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpsMode {
@@ -138,8 +155,9 @@ impl Limit {
     /// Whether the limit can be judged before anybody is authenticated.
     #[must_use]
     pub fn is_early(&self) -> bool {
-        let identity =
-            |part: &KeyPart| matches!(part, KeyPart::User | KeyPart::Claim(_) | KeyPart::Tier);
+        let identity = |part: &KeyPart| {
+            matches!(part, KeyPart::User | KeyPart::ApiKey | KeyPart::Claim(_) | KeyPart::Tier)
+        };
         !self.key.iter().any(identity) && self.matches.tiers.is_empty()
     }
 }
@@ -177,6 +195,8 @@ pub enum KeyPart {
     Endpoint,
     /// The identity's user name, or its provider's name.
     User,
+    /// The id of the identity's API key.
+    ApiKey,
     /// The client's address.
     Ip,
     /// A request header, lower-case name.

@@ -143,6 +143,18 @@ impl Algorithm {
         }
     }
 
+    /// The least bytes of a shared secret: as long as the hash (RFC 7518 section 3.2); 0 for those
+    /// that need none.
+    #[must_use]
+    pub const fn secret_len_min(self) -> usize {
+        match self {
+            Self::Hs256 => 32,
+            Self::Hs384 => 48,
+            Self::Hs512 => 64,
+            _ => 0,
+        }
+    }
+
     /// Whether it needs a shared secret, and not a public key.
     #[must_use]
     pub const fn is_hmac(self) -> bool {
@@ -163,6 +175,18 @@ pub enum Keys {
     Remote(RemoteKeys),
 }
 
+impl Keys {
+    /// The file that they are in, if any.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::Secret(source) => source.file(),
+            Self::File(path) => Some(path),
+            Self::Inline(_) | Self::Remote(_) => None,
+        }
+    }
+}
+
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
@@ -170,6 +194,17 @@ pub enum SecretSource {
     Known(Secret),
     /// In a file of this path, which the sidecar reads and hands over.
     File(String),
+}
+
+impl SecretSource {
+    /// The file that it is in, if any.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::Known(_) => None,
+            Self::File(path) => Some(path),
+        }
+    }
 }
 
 /// A key set behind an Envoy cluster.

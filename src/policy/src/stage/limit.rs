@@ -276,6 +276,7 @@ fn key_part(part: &KeyPart, subject: &Subject<'_>, print: &mut Fingerprint) {
         KeyPart::Service => or_missing(facts.service, print),
         KeyPart::Endpoint => print.part(subject.endpoint.as_bytes()),
         KeyPart::User => or_missing(subject.identity.and_then(Identity::user), print),
+        KeyPart::ApiKey => or_missing(None, print),
         KeyPart::Tier => or_missing(subject.identity.and_then(Identity::tier), print),
         KeyPart::Claim(name) => {
             let claim = subject.identity.and_then(|identity| identity.claim(name));
