@@ -2,6 +2,7 @@
 
 use crate::model::SecretSource;
 use crate::time::Moment;
+use alloc::rc::Rc;
 use alloc::string::String;
 use serde_json::{Map, Value};
 
@@ -12,8 +13,9 @@ pub struct Verified {
     pub provider: usize,
     /// The subject claim; `None` when the token has none.
     pub subject: Option<String>,
-    /// All claims.
-    pub claims: Map<String, Value>,
+    /// All claims. Shared, so that whoever remembers a token does not copy them per request
+    /// (`claims.into()` makes one of a map).
+    pub claims: Rc<Map<String, Value>>,
 }
 
 /// Why a token was not accepted.

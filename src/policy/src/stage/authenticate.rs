@@ -8,6 +8,7 @@ use crate::reply::Edits;
 use crate::stage::credential::{self, Found};
 use crate::time::Moment;
 use crate::verify::{TokenError, Verified, Verify};
+use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use serde_json::{Map, Value};
 
@@ -18,7 +19,7 @@ pub struct Identity(Who);
 #[derive(Clone, Debug)]
 enum Who {
     Anonymous,
-    User { name: String, tier: Option<String>, claims: Map<String, Value> },
+    User { name: String, tier: Option<String>, claims: Rc<Map<String, Value>> },
 }
 
 impl Identity {
