@@ -12,6 +12,7 @@ pub mod files;
 pub mod revocations;
 
 use crate::store::{Store, StoreError};
+use crate::sync::Position;
 use alloc::vec::Vec;
 
 /// The tables.
@@ -28,6 +29,9 @@ pub enum Table {
 impl Table {
     /// All of them, in the order of their numbers on the wire.
     pub const ALL: [Self; 3] = [Self::Revocations, Self::ApiKeys, Self::Files];
+    /// The buckets of all tables together.
+    pub const BUCKETS: u32 =
+        Self::Revocations.buckets() + Self::ApiKeys.buckets() + Self::Files.buckets();
 
     /// The number on the wire and in shared data.
     #[must_use]
@@ -67,6 +71,19 @@ impl Bucket {
         Self { table, index: hash >> (32 - table.buckets().trailing_zeros()) }
     }
 
+    /// The `at`-th bucket of all tables, one after the other; `None` from [`Table::BUCKETS`] on.
+    #[must_use]
+    pub fn nth(at: u32) -> Option<Self> {
+        let mut index = at;
+        for table in Table::ALL {
+            if index < table.buckets() {
+                return Some(Self { table, index });
+            }
+            index -= table.buckets();
+        }
+        None
+    }
+
     /// Where it is in shared data. The format's version is in the key, so that two versions of the
     /// filter that run side by side do not overwrite each other's.
     #[must_use]
@@ -93,7 +110,7 @@ impl Bucket {
 /// copies, after the buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The sidecar's store.
+    /// The sidecar's store, never 0: that stands for none ([`State::UNKNOWN`]).
     pub store: u64,
     /// Every change up to this number is here.
     pub number: u64,
@@ -118,6 +135,16 @@ pub const STATE_KEY: &[u8] = b"replica/1/state";
 const STATE_SIZE: usize = 4 * 8 + 1;
 
 impl State {
+    /// Buckets of whatever store, complete or not: what a copy says of itself while it is begun
+    /// afresh. No sidecar continues it.
+    pub const UNKNOWN: Self = Self { store: 0, number: 0, keys: [0, 0], seeded: Seeded::NotYet };
+
+    /// What the sidecar is told of it.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position::of(self.store, self.number)
+    }
+
     /// Reads the record; `None` before anything was handed over, or when it makes no sense.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {

@@ -4,6 +4,7 @@
 //! answers at once when it has commands, otherwise after `wait_ms`, always with the header
 //! [`MARKER`]: Envoy's own 503 looks like a sidecar's otherwise.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,17 @@ pub struct Position {
     pub store: String,
     /// Every change up to this number, which rises by one with each.
     pub number: u64,
+}
+
+impl Position {
+    /// The position as it travels. Store 0 is none, whatever the number.
+    #[must_use]
+    pub fn of(store: u64, number: u64) -> Self {
+        if store == 0 {
+            return Self::default();
+        }
+        Self { store: format!("{store:016x}"), number }
+    }
 }
 
 /// What a policy needs of the sidecar.

@@ -2,7 +2,8 @@
 //! million revocations would take seconds to read.
 //!
 //! All numbers are little-endian. Head: version (u8), flags (u8), store, number, two keys (u64
-//! each); then the buckets: table (u8), index (u32), length (u32), bytes.
+//! each); then the buckets: table (u8), index (u32), length (u32), bytes. A batch that is not the last
+//! has a higher number than what it continues, or the filter would fetch for ever.
 
 use super::{Bucket, Table};
 use alloc::vec::Vec;
@@ -11,6 +12,12 @@ use alloc::vec::Vec;
 const VERSION: u8 = 1;
 /// Bytes of the head.
 const HEAD: usize = 2 + 4 * 8;
+/// Bytes of a bucket beside what it holds.
+const ENTRY: usize = 1 + 4 + 4;
+/// The flag of [`End::Complete`].
+const COMPLETE: u8 = 1;
+/// The flag of [`Begin::Afresh`].
+const AFRESH: u8 = 2;
 /// A sidecar ends a batch when it is longer than this. Envoy keeps a whole answer in memory, and the
 /// worker that stores it serves no request meanwhile.
 pub const BYTES_SOON: usize = 512 * 1024;
@@ -52,25 +59,45 @@ pub enum End {
     More,
 }
 
+/// What a batch says of itself, without its buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// See [`Batch::store`].
+    pub store: u64,
+    /// See [`Batch::number`].
+    pub number: u64,
+    /// See [`Batch::keys`].
+    pub keys: [u64; 2],
+    /// See [`Batch::begin`].
+    pub begin: Begin,
+    /// See [`Batch::end`].
+    pub end: End,
+}
+
 /// Why bytes are no batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchError {
     /// They end too early, or a length lies.
     Truncated,
-    /// Another version of the format.
+    /// Another version of the format, or a flag that it does not have.
     Version,
+    /// It is of no store.
+    NoStore,
     /// A table or bucket that does not exist.
     UnknownBucket,
+    /// More buckets than there are.
+    TooMany,
 }
 
 impl Batch {
     /// The bytes on the wire.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let afresh = u8::from(self.begin == Begin::Afresh);
-        let complete = u8::from(self.end == End::Complete);
-        let mut out = Vec::with_capacity(HEAD);
-        out.extend_from_slice(&[VERSION, complete | afresh << 1]);
+        let afresh = u8::from(self.begin == Begin::Afresh) * AFRESH;
+        let complete = u8::from(self.end == End::Complete) * COMPLETE;
+        let held: usize = self.buckets.iter().map(|(_, bytes)| ENTRY + bytes.len()).sum();
+        let mut out = Vec::with_capacity(HEAD + held);
+        out.extend_from_slice(&[VERSION, complete | afresh]);
         let [k0, k1] = self.keys;
         for number in [self.store, self.number, k0, k1] {
             out.extend_from_slice(&number.to_le_bytes());
@@ -90,29 +117,90 @@ impl Batch {
     /// # Errors
     /// A [`BatchError`]; nothing of a broken batch is used.
     pub fn decode(bytes: &[u8]) -> Result<Self, BatchError> {
-        let mut rest = bytes;
-        let [version, flags] = take(&mut rest)?;
-        if version != VERSION {
-            return Err(BatchError::Version);
-        }
-        let mut number = || take(&mut rest).map(u64::from_le_bytes);
-        let (store, up_to, keys) = (number()?, number()?, [number()?, number()?]);
+        let Head { store, number, keys, begin, end } = check(bytes)?;
         let mut buckets = Vec::new();
-        while !rest.is_empty() {
-            let [table] = take(&mut rest)?;
-            let index = u32::from_le_bytes(take(&mut rest)?);
-            let length = u32::from_le_bytes(take(&mut rest)?);
-            let known = Table::ALL.into_iter().find(|known| known.number() == table);
-            let table = known.filter(|table| index < table.buckets());
-            let bucket = Bucket { table: table.ok_or(BatchError::UnknownBucket)?, index };
-            let length = usize::try_from(length).map_err(|_| BatchError::Truncated)?;
-            let (held, next) = rest.split_at_checked(length).ok_or(BatchError::Truncated)?;
+        let mut entries = Entries::new(bytes);
+        while let Some((bucket, held)) = entries.read()? {
             buckets.push((bucket, held.to_vec()));
-            rest = next;
         }
-        let begin = if flags & 2 == 0 { Begin::Continue } else { Begin::Afresh };
-        let end = if flags & 1 == 0 { End::More } else { End::Complete };
-        Ok(Self { store, number: up_to, keys, begin, end, buckets })
+        Ok(Self { store, number, keys, begin, end, buckets })
+    }
+}
+
+/// Reads a whole batch and keeps nothing but its head.
+///
+/// # Errors
+/// A [`BatchError`]. After this, [`Entries`] of the same bytes give no error.
+pub fn check(bytes: &[u8]) -> Result<Head, BatchError> {
+    let mut rest = bytes;
+    let [version, flags] = take(&mut rest)?;
+    if version != VERSION || flags & !(COMPLETE | AFRESH) != 0 {
+        return Err(BatchError::Version);
+    }
+    let mut number = || take(&mut rest).map(u64::from_le_bytes);
+    let (store, up_to, keys) = (number()?, number()?, [number()?, number()?]);
+    if store == 0 {
+        return Err(BatchError::NoStore);
+    }
+    let mut entries = Entries::new(bytes);
+    let mut count = 0;
+    while entries.read()?.is_some() {
+        count += 1;
+        if count > Table::BUCKETS {
+            return Err(BatchError::TooMany);
+        }
+    }
+    let begin = if flags & AFRESH == 0 { Begin::Continue } else { Begin::Afresh };
+    let end = if flags & COMPLETE == 0 { End::More } else { End::Complete };
+    Ok(Head { store, number: up_to, keys, begin, end })
+}
+
+/// The buckets of a batch one after the other, without a copy, so that reading can stop and go on.
+#[derive(Clone, Debug)]
+pub struct Entries<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Entries<'a> {
+    /// From the first bucket on.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self::from(bytes, HEAD)
+    }
+
+    /// From where [`Entries::at`] was.
+    #[must_use]
+    pub const fn from(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at }
+    }
+
+    /// Where the next bucket begins.
+    #[must_use]
+    pub const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The next bucket and what it holds; `None` at the end.
+    ///
+    /// # Errors
+    /// A [`BatchError`]; it stays where it is then.
+    pub fn read(&mut self) -> Result<Option<(Bucket, &'a [u8])>, BatchError> {
+        let whole = self.bytes.get(self.at..).ok_or(BatchError::Truncated)?;
+        if whole.is_empty() {
+            return Ok(None);
+        }
+        let mut rest = whole;
+        let [table] = take(&mut rest)?;
+        let index = u32::from_le_bytes(take(&mut rest)?);
+        let length = u32::from_le_bytes(take(&mut rest)?);
+        let known = Table::ALL.into_iter().find(|known| known.number() == table);
+        let table = known.filter(|table| index < table.buckets());
+        let bucket = Bucket { table: table.ok_or(BatchError::UnknownBucket)?, index };
+        let length = usize::try_from(length).map_err(|_| BatchError::Truncated)?;
+        let held = rest.get(..length).ok_or(BatchError::Truncated)?;
+        self.at += ENTRY + length;
+        Ok(Some((bucket, held)))
     }
 }
 

@@ -148,7 +148,8 @@ pub fn look(
         name(Kind::Subject, None, subject),
         name(Kind::Issuer, None, issuer),
     ];
-    let here = issuer.map(|_| [name(Kind::Token, issuer, id), name(Kind::Subject, issuer, subject)]);
+    let here =
+        issuer.map(|_| [name(Kind::Token, issuer, id), name(Kind::Subject, issuer, subject)]);
     for name in everywhere.into_iter().chain(here.into_iter().flatten()).flatten() {
         let print = name.print(keys);
         let bytes = bucket(&print).read(store)?;
