@@ -1,15 +1,12 @@
 //! Tokens from an issuer that shares no code with the gateway: crate `jsonwebtoken`, fixed test keys.
 
-use anyhow::{Result, bail};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+mod key;
+
+pub use key::{Key, jwks, key_set};
+
+use anyhow::Result;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Private keys that exist only for tests. Nothing trusts them but a policy made by [`jwks`].
-const RS256_KEY: &str = include_str!("../keys/rs256.pem");
-const ES256_KEY: &str = include_str!("../keys/es256.pem");
-const STRANGERS_KEY: &str = include_str!("../keys/es256-stranger.pem");
-const JWKS: &str = include_str!("../keys/jwks.json");
 
 /// The issuer of the demo policy.
 pub const ISSUER: &str = "tracseq-gateway";
@@ -18,32 +15,11 @@ pub const AUDIENCE: &str = "tracseq-api";
 /// Lifetime unless another one is asked for.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// What a token is signed with.
-#[derive(Clone, Debug)]
-pub enum Key {
-    /// HMAC with this secret.
-    Hs256(Vec<u8>),
-    /// The RSA key `rs` of [`jwks`].
-    Rs256,
-    /// The P-256 key `es` of [`jwks`].
-    Es256,
-    /// A P-256 key that is in no key set, although the token says `es`.
-    Stranger,
-}
-
-/// The public keys of [`Key::Rs256`] and [`Key::Es256`], as a JWK Set.
-///
-/// # Errors
-/// The file in the source is no JSON.
-pub fn jwks() -> Result<Value> {
-    Ok(serde_json::from_str(JWKS)?)
-}
-
 /// A token that is being put together. Starts as a good one for `subject`.
 #[derive(Clone, Debug)]
 pub struct Token {
     key: Key,
-    typ: Option<String>,
+    header: Map<String, Value>,
     claims: Map<String, Value>,
 }
 
@@ -51,7 +27,13 @@ impl Token {
     /// A token of the demo policy's issuer and audience, valid from now for an hour.
     #[must_use]
     pub fn new(key: Key, subject: &str) -> Self {
-        let mut token = Self { key, typ: Some("JWT".to_owned()), claims: Map::new() };
+        let mut header = Map::new();
+        header.insert("alg".to_owned(), json!(key.algorithm()));
+        header.insert("typ".to_owned(), json!("JWT"));
+        if let Some(kid) = key.kid() {
+            header.insert("kid".to_owned(), json!(kid));
+        }
+        let mut token = Self { key, header, claims: Map::new() };
         token.claims.insert("iat".to_owned(), json!(now()));
         token.claim("iss", ISSUER).claim("aud", AUDIENCE).claim("sub", subject).expires_in(LIFETIME)
     }
@@ -60,6 +42,20 @@ impl Token {
     #[must_use]
     pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claims.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Sets a parameter of the header, whatever it says of the key.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.header.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Leaves a parameter of the header out.
+    #[must_use]
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.header.remove(name);
         self
     }
 
@@ -92,28 +88,67 @@ impl Token {
     /// The signed token.
     ///
     /// # Errors
-    /// The key does not fit, or the claims are no JSON.
+    /// The key does not fit.
     pub fn sign(self) -> Result<String> {
-        let (algorithm, kid, key) = match &self.key {
-            Key::Hs256(secret) if secret.is_empty() => bail!("an empty secret signs nothing"),
-            Key::Hs256(secret) => (Algorithm::HS256, None, EncodingKey::from_secret(secret)),
-            Key::Rs256 => {
-                (Algorithm::RS256, Some("rs"), EncodingKey::from_rsa_pem(RS256_KEY.as_bytes())?)
-            }
-            Key::Es256 => {
-                (Algorithm::ES256, Some("es"), EncodingKey::from_ec_pem(ES256_KEY.as_bytes())?)
-            }
-            Key::Stranger => {
-                (Algorithm::ES256, Some("es"), EncodingKey::from_ec_pem(STRANGERS_KEY.as_bytes())?)
-            }
-        };
-        let header =
-            Header { typ: self.typ, kid: kid.map(str::to_owned), ..Header::new(algorithm) };
-        Ok(encode(&header, &Value::Object(self.claims), &key)?)
+        let (header, claims) = (Value::Object(self.header), Value::Object(self.claims));
+        raw(header.to_string().as_bytes(), claims.to_string().as_bytes(), &self.key)
     }
 }
 
+/// A token of these very bytes, well signed: for headers and claims that no library would write.
+///
+/// # Errors
+/// The key does not fit.
+pub fn raw(header: &[u8], claims: &[u8], key: &Key) -> Result<String> {
+    let text = format!("{}.{}", base64url(header), base64url(claims));
+    let signature = key.sign(text.as_bytes())?;
+    Ok(format!("{text}.{signature}"))
+}
+
+/// base64url without padding.
+#[must_use]
+pub fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digit = |bits: u32| DIGITS.get((bits & 63) as usize).copied().map_or('?', char::from);
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let whole = three.iter().fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte));
+        let whole = whole << (8 * (3 - three.len()));
+        text.extend((0..=three.len()).map(|i| digit(whole >> (18 - 6 * i))));
+    }
+    text
+}
+
 /// Seconds since 1970.
-fn now() -> u64 {
+#[must_use]
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64url_is_that_of_the_rfc() {
+        // RFC 4648 section 10, without padding; and the two digits that differ.
+        for (bytes, text) in
+            [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg")]
+        {
+            assert_eq!(base64url(bytes.as_bytes()), text);
+        }
+        assert_eq!(base64url(&[0xfb, 0xff]), "-_8");
+    }
+
+    #[test]
+    fn every_key_signs_and_its_public_half_is_there() {
+        for key in Key::all() {
+            let token = Token::new(key.clone(), "anna").sign().unwrap();
+            assert_eq!(token.split('.').count(), 3, "{key:?}");
+            if key.kid().is_some() {
+                let set = key_set(std::slice::from_ref(&key)).unwrap();
+                assert_eq!(set["keys"][0]["alg"], key.algorithm());
+            }
+        }
+    }
 }
