@@ -1,73 +1,128 @@
 //! Whether a signature fits: HMAC here, public keys in the host, and where it cannot, here as well.
 
 use crate::compact::Compact;
-use crate::jwk::{Material, PublicKey};
+use crate::ct_equal;
+use crate::jwk::PublicKey;
 use crate::keys::Chosen;
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
-use jwt_simple::algorithms::{ECDSAP256PublicKeyLike, MACLike, RSAPublicKeyLike};
-use jwt_simple::claims::NoCustomClaims;
-use jwt_simple::common::VerificationOptions;
-use jwt_simple::prelude::UnixTimeStamp;
-use jwt_simple::reexports::ct_codecs;
-use policy::verify::{Checked, Hash, Signatures, TokenError};
+use policy::model::Algorithm;
+use policy::verify::{Checked, Signatures, TokenError};
 
-/// The order of P-256 (SEC 2 section 2.4.2), big-endian.
-const P256_ORDER: [u8; 32] = [
-    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-    0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
-];
+/// A NIST curve, as far as signatures know it.
+#[derive(Debug)]
+pub(crate) struct Curve {
+    pub(crate) name: &'static str,
+    /// Its order, big-endian; as long as a coordinate.
+    order: &'static [u8],
+}
+
+/// secp256r1 (SEC 2 section 2.4.2).
+pub(crate) const P256: Curve = Curve {
+    name: "P-256",
+    order: &[
+        0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63,
+        0x25, 0x51,
+    ],
+};
+
+/// secp384r1 (SEC 2 section 2.5.1).
+pub(crate) const P384: Curve = Curve {
+    name: "P-384",
+    order: &[
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc7, 0x63, 0x4d, 0x81, 0xf4, 0x37,
+        0x2d, 0xdf, 0x58, 0x1a, 0x0d, 0xb2, 0x48, 0xb0, 0xa7, 0x7a, 0xec, 0xec, 0x19, 0x6a, 0xcc,
+        0xc5, 0x29, 0x73,
+    ],
+};
+
+impl Curve {
+    /// Bytes of a coordinate, and of each half of a signature.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.order.len()
+    }
+}
+
+/// What a signature of a key must look like.
+#[derive(Debug)]
+pub(crate) enum Form {
+    /// A number below the modulus (big-endian, without leading zeros), of the same length.
+    Rsa { modulus: Vec<u8> },
+    /// Raw `r || s`.
+    Ec(&'static Curve),
+    /// `R || S`; whether S is canonical is judged where the signature is.
+    Ed25519,
+}
+
+/// Bytes of an Ed25519 signature.
+const ED25519_BYTES: usize = 64;
+
+impl Form {
+    /// The signature as the host takes it; `None` when its form alone is wrong.
+    fn of<'a>(&self, signature: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        match self {
+            // Equal lengths, so the order of bytes is the order of numbers.
+            Self::Rsa { modulus } => (signature.len() == modulus.len()
+                && signature < modulus.as_slice())
+            .then_some(Cow::Borrowed(signature)),
+            Self::Ec(curve) => der(curve, signature).map(Cow::Owned),
+            Self::Ed25519 => (signature.len() == ED25519_BYTES).then_some(Cow::Borrowed(signature)),
+        }
+    }
+}
 
 /// Checks the signature of a token with the chosen key.
+///
+/// What does not fit is [`TokenError::Untrusted`] and never an unknown key: otherwise anybody could
+/// make the gateway fetch key sets by sending garbage under a known name.
 pub(crate) fn check<S: Signatures>(
     host: &mut S,
     key: &Chosen<'_>,
     token: &Compact<'_>,
 ) -> Result<(), TokenError> {
     let genuine = match key {
-        Chosen::Secret(key) => {
-            ct_codecs::verify(&key.authentication_tag(token.signed), &token.signature)
-        }
+        Chosen::Secret { algorithm, secret } => mac_fits(*algorithm, secret, token),
         Chosen::Public(key) => genuine(host, key, token),
     };
     if genuine { Ok(()) } else { Err(TokenError::Untrusted) }
 }
 
-fn genuine<S: Signatures>(host: &mut S, key: &PublicKey, token: &Compact<'_>) -> bool {
-    let Some(signature) = for_the_host(&key.material, &token.signature) else { return false };
-    match host.check(Hash::Sha256, &key.spki, &signature, token.signed) {
-        Checked::Genuine => true,
-        Checked::Forged => false,
-        Checked::Unsupported => fits_here(&key.material, token),
+fn mac_fits(algorithm: Algorithm, secret: &[u8], token: &Compact<'_>) -> bool {
+    let given = token.signature.as_slice();
+    match algorithm {
+        Algorithm::Hs256 => ct_equal(&hmac_sha256::HMAC::mac(token.signed, secret), given),
+        Algorithm::Hs384 => ct_equal(&hmac_sha512::sha384::HMAC::mac(token.signed, secret), given),
+        Algorithm::Hs512 => ct_equal(&hmac_sha512::HMAC::mac(token.signed, secret), given),
+        _ => false,
     }
 }
 
-/// The signature as the host takes it; `None` when its form alone is wrong.
-fn for_the_host(key: &Material, signature: &[u8]) -> Option<Vec<u8>> {
-    match key {
-        // Equal lengths, so the order of bytes is the order of numbers.
-        Material::Rsa { modulus, .. } => (signature.len() == modulus.len()
-            && signature < modulus.as_slice())
-        .then(|| signature.to_vec()),
-        Material::P256 { .. } => der(signature),
+fn genuine<S: Signatures>(host: &mut S, key: &PublicKey, token: &Compact<'_>) -> bool {
+    let Some(signature) = key.form.of(&token.signature) else { return false };
+    let Some(at_host) = &key.host else { return key.here.fits(token) };
+    match host.check(at_host.hash, &at_host.spki, &signature, token.signed) {
+        Checked::Genuine => true,
+        Checked::Forged => false,
+        Checked::Unsupported => key.here.fits(token),
     }
 }
 
 /// Raw `r || s` (RFC 7518 section 3.4) as a DER sequence; `None` unless both are in 1..n-1.
-pub(crate) fn der(raw: &[u8]) -> Option<Vec<u8>> {
-    let (r, s) = raw.split_at_checked(P256_ORDER.len())?;
+fn der(curve: &Curve, raw: &[u8]) -> Option<Vec<u8>> {
+    let (r, s) = raw.split_at_checked(curve.bytes())?;
     let in_range = |part: &[u8]| {
-        part.len() == P256_ORDER.len()
-            && part < P256_ORDER.as_slice()
-            && part.iter().any(|byte| *byte != 0)
+        part.len() == curve.bytes() && part < curve.order && part.iter().any(|byte| *byte != 0)
     };
     if !in_range(r) || !in_range(s) {
         return None;
     }
-    let mut numbers = Vec::with_capacity(2 * 35);
+    let mut numbers = Vec::with_capacity(2 * (3 + curve.bytes()));
     integer(&mut numbers, r);
     integer(&mut numbers, s);
     let mut sequence = Vec::with_capacity(2 + numbers.len());
-    // 70 bytes at most: a length of one byte is enough, here and below.
+    // 102 bytes at most: a length of one byte is enough, here and below.
     sequence.extend([0x30, u8::try_from(numbers.len()).ok()?]);
     sequence.extend(numbers);
     Some(sequence)
@@ -84,26 +139,4 @@ fn integer(out: &mut Vec<u8>, big_endian: &[u8]) {
         out.push(0);
     }
     out.extend(digits);
-}
-
-/// Lets jwt-simple check the signature alone: everything else it would judge is switched off,
-/// because our own rules are stricter and must be the same with and without a host.
-fn fits_here(key: &Material, token: &Compact<'_>) -> bool {
-    let options = VerificationOptions {
-        accept_future: true,
-        // At the epoch no token has expired.
-        artificial_time: Some(UnixTimeStamp::from_secs(0)),
-        time_tolerance: None,
-        // The token's own type fits by definition; without this, jwt-simple has a list of its own.
-        required_signature_type: token.header.typ.clone(),
-        ..VerificationOptions::default()
-    };
-    match key {
-        Material::Rsa { key, .. } => {
-            key.verify_token::<NoCustomClaims>(token.token, Some(options)).is_ok()
-        }
-        Material::P256 { key } => {
-            key.verify_token::<NoCustomClaims>(token.token, Some(options)).is_ok()
-        }
-    }
 }
