@@ -1,5 +1,6 @@
 //! Path patterns: literal segments, `{name}` or `*` for one segment, `**` at the end for the rest.
 
+use crate::path::{self, Case, Reading};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -7,6 +8,8 @@ use alloc::vec::Vec;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     segments: Vec<Segment>,
+    /// The segments as a loose reading of a path has them; `None` when they are the same.
+    folded: Option<Vec<Segment>>,
     rest: Rest,
 }
 
@@ -31,7 +34,8 @@ pub enum PatternError {
     RestNotLast,
     /// A segment mixes literal text with `*` or braces, or a brace is not closed.
     MixedSegment,
-    /// It has a query, a fragment, an empty or a dot segment: Envoy never routes by such a path.
+    /// It has a query, a fragment, an empty or a dot segment, or an escape that is broken or hides
+    /// one of these: Envoy never routes by such a path.
     NotNormal,
 }
 
@@ -45,7 +49,7 @@ impl PathPattern {
         if text.contains(['?', '#']) {
             return Err(PatternError::NotNormal);
         }
-        let mut pattern = Self { segments: Vec::new(), rest: Rest::Nothing };
+        let mut pattern = Self { segments: Vec::new(), folded: None, rest: Rest::Nothing };
         if path.is_empty() {
             return Ok(pattern);
         }
@@ -59,19 +63,36 @@ impl PathPattern {
                 _ => pattern.segments.push(segment(part)?),
             }
         }
+        pattern.folded = fold(&pattern.segments)?;
         Ok(pattern)
+    }
+
+    /// Whether a reading of a path matches, as [`PathPattern::matches`] does for the bytes.
+    #[must_use]
+    pub fn fits(&self, reading: Reading<'_>) -> bool {
+        match reading.case {
+            Case::Counts => self.matches(reading.path),
+            Case::Ignored => {
+                let segments = self.folded.as_ref().unwrap_or(&self.segments);
+                self.walk(segments, reading.path, <[u8]>::eq_ignore_ascii_case)
+            }
+        }
     }
 
     /// Whether a path (without its query) matches. `/a/**` also matches `/a`; one trailing slash
     /// makes no difference, so that `/admin/` cannot slip past a rule for `/admin`.
     #[must_use]
     pub fn matches(&self, path: &[u8]) -> bool {
+        self.walk(&self.segments, path, |one, other| one == other)
+    }
+
+    fn walk(&self, segments: &[Segment], path: &[u8], same: impl Fn(&[u8], &[u8]) -> bool) -> bool {
         let Some(path) = path.strip_prefix(b"/") else { return false };
         let path = path.strip_suffix(b"/").unwrap_or(path);
         let mut parts = path.split(|byte| *byte == b'/').filter(|_| !path.is_empty());
-        for wanted in &self.segments {
+        for wanted in segments {
             match (wanted, parts.next()) {
-                (Segment::Literal(text), Some(part)) if text.as_bytes() == part => {}
+                (Segment::Literal(text), Some(part)) if same(text.as_bytes(), part) => {}
                 (Segment::Any, Some(part)) if !part.is_empty() => {}
                 _ => return false,
             }
@@ -94,9 +115,42 @@ fn segment(part: &str) -> Result<Segment, PatternError> {
     Ok(Segment::Literal(String::from(part)))
 }
 
+/// What a loose reading makes of the literals; `None` when it changes nothing.
+fn fold(segments: &[Segment]) -> Result<Option<Vec<Segment>>, PatternError> {
+    let mut folded = Vec::with_capacity(segments.len());
+    for segment in segments {
+        let Segment::Literal(text) = segment else {
+            folded.push(segment.clone());
+            continue;
+        };
+        let loose = path::fold(text.as_bytes()).and_then(|bytes| String::from_utf8(bytes).ok());
+        for part in loose.ok_or(PatternError::NotNormal)?.split('/') {
+            match part {
+                "" | "." | ".." => return Err(PatternError::NotNormal),
+                _ => folded.push(Segment::Literal(String::from(part))),
+            }
+        }
+    }
+    Ok((folded != segments).then_some(folded))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_with_escapes_fits_what_they_stand_for_when_read_loosely() {
+        let loose = |path| Reading { path, case: Case::Ignored };
+        let pattern = PathPattern::parse("/Week%20plans/{id}").unwrap();
+        assert!(pattern.matches(b"/Week%20plans/7"));
+        assert!(!pattern.matches(b"/week%20plans/7"));
+        assert!(pattern.fits(loose(b"/week plans/7")));
+        assert!(pattern.fits(loose(b"/WEEK PLANS/7/")));
+        assert!(!pattern.fits(loose(b"/week%20plans/7")));
+        let pattern = PathPattern::parse("/a%2Fb").unwrap();
+        assert!(pattern.matches(b"/a%2Fb"));
+        assert!(pattern.fits(loose(b"/a/b")));
+    }
 
     #[track_caller]
     fn check(pattern: &str, path: &str, expected: bool) {
@@ -138,6 +192,9 @@ mod tests {
             ("/a//b", PatternError::NotNormal),
             ("/a/", PatternError::NotNormal),
             ("/a/../b", PatternError::NotNormal),
+            ("/a/%2e%2e/b", PatternError::NotNormal),
+            ("/a/%zz", PatternError::NotNormal),
+            ("/a/%00", PatternError::NotNormal),
         ] {
             assert_eq!(PathPattern::parse(text), Err(error), "{text}");
         }
