@@ -2,10 +2,10 @@
 //! (`GATEWAY_ENVOY=/path/to/envoy`).
 
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 use test_harness::artefacts::Artefacts;
 use test_harness::mesh::SOON;
-use test_harness::token::{Key, Token, jwks};
+use test_harness::token::{Key, Token, jwks, now};
 use test_harness::{Mesh, policy};
 
 fn demo() -> Result<Value> {
@@ -16,12 +16,16 @@ fn demo() -> Result<Value> {
 #[test]
 fn every_stage_of_the_demo_policy_does_its_work() -> Result<()> {
     let mut policy = demo()?;
-    policy["authentication"]["jwt"]["providers"].as_array_mut().unwrap().push(serde_json::json!({
+    policy["authentication"]["jwt"]["providers"].as_array_mut().unwrap().push(json!({
         "name": "idp", "issuer": "https://idp.example", "audiences": ["tracseq-api"],
         "algorithms": ["RS256", "ES256"], "keys": { "jwks_inline": jwks()? }
     }));
     Mesh::with(policy.clone()).behind_proxy().run(|mesh| {
-        let anna = mesh.token("anna")?;
+        let of = |name: &str| {
+            let token = Token::new(Key::Hs256(policy::JWT_SECRET.into()), name);
+            token.claim("permissions", json!(["samples:read"])).sign()
+        };
+        let anna = of("anna")?;
         let allowed = mesh.get("/api/auth/x").bearer(&anna).send()?.expect(200)?;
         assert_eq!(allowed.headers("x-frame-options"), ["DENY"]);
         assert!(!allowed.header("x-ratelimit-remaining").is_empty());
@@ -33,6 +37,15 @@ fn every_stage_of_the_demo_policy_does_its_work() -> Result<()> {
             let token = Token::new(key, "idp").claim("iss", "https://idp.example").sign()?;
             mesh.get("/api/auth/x").bearer(&token).send()?.expect(200)?;
         }
+        let made = mesh.sidecar()?.post_json("/gateway/api-keys", &json!({ "id": "robot" }))?;
+        let key = made.json()["secret"].as_str().unwrap_or_default().to_owned();
+        mesh.get("/api/auth/x").header("x-api-key", &key).send()?.expect(200)?;
+        let gone = of("gone")?;
+        mesh.get("/api/auth/x").bearer(&gone).send()?.expect(200)?;
+        let order = json!({ "sub": "gone", "issued_before": now() + 1 });
+        mesh.sidecar()?.post_json("/gateway/revocations", &order)?.expect(200)?;
+        let refused = mesh.get("/api/auth/x").bearer(&gone).send()?;
+        refused.expect_refusal(401, "token-revoked")?;
         for _ in 0..5 {
             mesh.get("/api/storage/status/503").bearer(&anna).send()?.expect(503)?;
         }
@@ -40,7 +53,9 @@ fn every_stage_of_the_demo_policy_does_its_work() -> Result<()> {
         open.expect_refusal(503, "breaker-open")?;
         mesh.sidecar()?.post("/gateway/circuit-breakers/storage/reset")?.expect(200)?;
         mesh.get("/api/storage/x").bearer(&anna).send()?.expect(200)?;
-        let bert = mesh.token("bert")?;
+        let bert = of("bert")?;
+        let write = mesh.request("PUT", "/api/samples/1").bearer(&anna).send()?;
+        write.expect_refusal(403, "permission-denied")?;
         let mut passed = 0;
         // The bucket gets a token back each second, of which a busy machine takes several.
         let limited = loop {
@@ -65,7 +80,7 @@ fn every_stage_of_the_demo_policy_does_its_work() -> Result<()> {
 
 #[test]
 fn an_empty_policy_adds_nothing_but_metrics() -> Result<()> {
-    Mesh::with(serde_json::json!({ "version": 1 })).alone().run(|mesh| {
+    Mesh::with(json!({ "version": 1 })).alone().run(|mesh| {
         let answer = mesh.get("/api/auth/x").send()?.expect(200)?;
         for header in ["x-frame-options", "ratelimit", "x-ratelimit-limit"] {
             assert_eq!(answer.header(header), "", "{header}");

@@ -2,7 +2,9 @@
 //! who switch them on as the file says.
 
 use anyhow::{Result, ensure};
+use std::path::Path;
 use std::process::Command;
+use test_harness::bootstrap::Peer;
 use test_harness::envoy::READY_WITHIN;
 use test_harness::mesh::SOON;
 use test_harness::policy::Check::Unchecked;
@@ -79,12 +81,37 @@ fn traces_can_be_switched_on_as_the_file_says() -> Result<()> {
     let last = clusters.and_then(|c| c.last()).and_then(|c| c.get("name")).cloned();
     assert_eq!(last, cluster);
 
-    let config = dir.path().join("envoy.json");
+    validates(&artefacts, &bootstrap, dir.path())
+}
+
+/// Envoy's own validation takes it.
+fn validates(artefacts: &Artefacts, bootstrap: &Bootstrap, dir: &Path) -> Result<()> {
+    let config = dir.join("envoy.json");
     bootstrap.write(&config)?;
     let mut command = Command::new(&artefacts.envoy);
     command.args(["--mode", "validate", "--log-level", "warning", "-c"]).arg(&config);
-    let mut validation = Process::start("validation", command, dir.path())?;
+    let mut validation = Process::start("validation", command, dir)?;
     let status = validation.wait(READY_WITHIN)?;
     assert!(status.success(), "{}", validation.tail());
+    Ok(())
+}
+
+#[test]
+fn an_identity_provider_can_be_reached_as_the_file_says_and_as_up_says() -> Result<()> {
+    let artefacts = Artefacts::find()?;
+    let shipped = std::fs::read_to_string(&artefacts.bootstrap)?;
+    let mut by_hand = Bootstrap::parse(&switched_on(&shipped, "- name: idp")?)?;
+    let mut by_up = Bootstrap::parse(&shipped)?;
+    by_up.cluster("idp", &Peer::from_url("https://idp.example")?)?;
+    for bootstrap in [&mut by_hand, &mut by_up] {
+        assert!(bootstrap.has_cluster("idp")?);
+        let dir = tempfile::tempdir()?;
+        let resource = dir.path().join("policy.yaml");
+        let (policy, module) = (&artefacts.policy, &artefacts.module);
+        policy::render(&artefacts.sidecar, policy, module, &resource, Unchecked)?;
+        bootstrap.policy(&resource)?;
+        bootstrap.module(module)?;
+        validates(&artefacts, bootstrap, dir.path())?;
+    }
     Ok(())
 }

@@ -55,6 +55,10 @@ pub(super) fn all(project: &Project<'_>) -> Result<()> {
     let gateway = project.published(8080)?;
     let prometheus = project.published(9090)?;
     let run = Run { project, gateway, prometheus };
+    // Healthy comes before in sync: until then the gateway cannot know who is revoked.
+    project.until("the revocations to be handed over", SEEN_WITHIN, || {
+        Ok(run.get("/api/auth/17", "first-of-all")?.status != 503)
+    })?;
     for (name, case) in CASES {
         let start = Instant::now();
         case(&run).with_context(|| format!("case: {name}"))?;
@@ -259,7 +263,8 @@ impl Run<'_> {
 
 /// A good token for this user.
 fn token(user: &str) -> Result<String> {
-    Token::new(Key::Hs256(JWT_SECRET.as_bytes().to_vec()), user).sign()
+    let token = Token::new(Key::Hs256(JWT_SECRET.as_bytes().to_vec()), user);
+    token.claim("permissions", vec!["samples:read"]).sign()
 }
 
 /// For a query: everything but letters and digits is encoded.

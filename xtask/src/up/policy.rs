@@ -95,7 +95,19 @@ impl Chosen {
         providers.and_then(Value::as_array).into_iter().flatten().filter_map(remote).collect()
     }
 
-    /// A token that this policy trusts; `None` when it trusts nobody whose key we have.
+    /// Every permission that a rule asks for.
+    fn permissions(&self) -> Vec<String> {
+        let rules = self.policy.pointer("/authorization/rules").and_then(Value::as_array);
+        let rules = rules.into_iter().flatten();
+        let asked = rules.flat_map(|rule| [rule.get("require"), rule.get("require_any")]);
+        let lists = asked.flatten().filter_map(Value::as_array).flatten();
+        let mut all: Vec<String> = lists.filter_map(Value::as_str).map(str::to_owned).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// A token that this policy trusts and lets do everything that its rules speak of; `None` when it trusts nobody whose key we have.
     pub(super) fn token(&self, subject: &str) -> Result<Option<String>> {
         let providers = self.policy.pointer("/authentication/jwt/providers");
         for provider in providers.and_then(Value::as_array).into_iter().flatten() {
@@ -109,6 +121,11 @@ impl Chosen {
                 if let Some(value) = provider.pointer(place) {
                     token = token.claim(claim, value.clone());
                 }
+            }
+            // One of a list is enough, but each line of a policy asks for something of its own.
+            let claim = provider.pointer("/permission_claims/0").and_then(Value::as_str);
+            if let Some(claim) = claim {
+                token = token.claim(claim, self.permissions());
             }
             return token.expires_in(LIFETIME).sign().map(Some);
         }
