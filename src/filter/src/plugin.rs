@@ -10,14 +10,15 @@ use crate::generation::{Raised, Standing, stand};
 use crate::host::{Buffer, Host, Level, attribute};
 use crate::log;
 use crate::metrics::{Metrics, Reload};
+use crate::replica::View;
 use crate::seed::Cached;
 use crate::signatures::HostSignatures;
-use crate::sync::Sync;
+use crate::sync::{FIRST_TICK, Sync};
 use policy::config::{self, Environment, Mistake};
 use policy::model::{Breakers, IpLists, KeyPart, Policy};
 use policy::time::Nanos;
 use policy::verify::{TokenError, Verified, Verify};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use token::Verifier;
 
@@ -41,6 +42,8 @@ pub(crate) struct Plugin<H: Host> {
     pub(crate) needs: Needs,
     /// When it was configured, on the monotonic clock.
     configured: Nanos,
+    /// How often it ticks now.
+    pace: Cell<Nanos>,
     sync: Option<Sync<H>>,
 }
 
@@ -78,6 +81,7 @@ pub(crate) struct Shared<H: Host> {
     pub(crate) host: H,
     pub(crate) metrics: Metrics<H>,
     pub(crate) seed: Rc<Cached>,
+    pub(crate) view: Rc<View<H>>,
 }
 
 /// Reads the configuration of a root context.
@@ -125,13 +129,13 @@ fn read<H: Host>(shared: &Shared<H>, size: usize) -> Result<Plugin<H>, Vec<Mista
     let verify = verifier(&policy, shared)?;
     let configured = host
         .moment()
-        .and_then(|now| host.tick_every(TICK).map(|()| now.monotonic))
+        .and_then(|now| host.tick_every(FIRST_TICK).map(|()| now.monotonic))
         .map_err(|status| mistake(&format!("no clock or timer: {status:?}"), "a host with both"))?;
     for warning in &policy.warnings {
         log::line(&host, Level::Warn, "policy warning", &[("warning", warning.as_str().into())]);
     }
     shared.metrics.prepare(policy.rate_limits.iter().map(|limit| limit.name.as_str()));
-    let sync = Sync::new(&policy, &host, &shared.metrics);
+    let sync = Sync::new(&policy, &host, &shared.metrics, &shared.view);
     let needs = Needs::of(&policy);
     Ok(Plugin {
         host,
@@ -141,6 +145,7 @@ fn read<H: Host>(shared: &Shared<H>, size: usize) -> Result<Plugin<H>, Vec<Mista
         seed: Rc::clone(&shared.seed),
         needs,
         configured,
+        pace: Cell::new(FIRST_TICK),
         sync,
     })
 }
@@ -193,6 +198,15 @@ impl<H: Host> Plugin<H> {
                 Standing::Outdated => sync.retire(),
             }
         }
+        self.keep_pace(now.monotonic);
+    }
+
+    /// Ticks as often as there is something to do.
+    fn keep_pace(&self, now: Nanos) {
+        let wanted = self.sync.as_ref().map_or(TICK, |sync| sync.pace(now - self.configured));
+        if wanted != self.pace.get() && self.host.tick_every(wanted).is_ok() {
+            self.pace.set(wanted);
+        }
     }
 
     /// Takes the answer to a call.
@@ -201,6 +215,7 @@ impl<H: Host> Plugin<H> {
         if let Some(sync) = &self.sync {
             sync.on_answer(token, body, self.seed.get(&self.host), now);
         }
+        self.keep_pace(now.monotonic);
     }
 
     /// Lets go of what other VMs wait for. The plugin is about to be destroyed.

@@ -5,6 +5,7 @@
 //! reads the gauge, which costs a tenth of what a shared value costs, and the record only when the
 //! gauge has moved.
 
+pub(crate) mod handover;
 #[cfg(test)]
 mod tests;
 

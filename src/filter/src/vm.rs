@@ -10,6 +10,7 @@ mod tests;
 use crate::host::{Host, LocalResponse};
 use crate::metrics::Metrics;
 use crate::plugin::{Configured, Plugin, Shared, configure};
+use crate::replica::View;
 use crate::request::Stream;
 use hashbrown::HashMap;
 use policy::reason::Reason;
@@ -56,8 +57,9 @@ impl<H: Host> Vm<H> {
     #[must_use]
     pub fn new(host: H) -> Self {
         let metrics = Metrics::new(host.clone());
+        let view = Rc::new(View::new(&host, &metrics));
         Self {
-            shared: Shared { host, metrics, seed: Rc::default() },
+            shared: Shared { host, metrics, seed: Rc::default(), view },
             roots: RefCell::default(),
             streams: RefCell::default(),
         }
