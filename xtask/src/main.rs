@@ -6,6 +6,7 @@ mod build;
 mod children;
 mod compose;
 mod packages;
+mod soak;
 mod test;
 mod tidy;
 mod up;
@@ -36,6 +37,8 @@ enum Command {
     Tidy,
     /// Performance beside Envoy's native filters; writes a table and a plot to target/bench/.
     Bench(bench::Args),
+    /// Fuzzing: tries to break what reads the bytes of strangers, for as long as one likes.
+    Soak(soak::Args),
     /// The docker-compose integration run.
     Compose(compose::Args),
 }
@@ -58,6 +61,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Test(args) => return Ok(test::run(&args, &ctx)),
         Command::Tidy => tidy::run(&ctx)?,
         Command::Bench(args) => bench::run(&args, &ctx)?,
+        Command::Soak(args) => return soak::run(&args, &ctx),
         Command::Compose(args) => compose::run(&args, &ctx)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use super::Layer::{Artefacts, Build, Slow, Sources};
 use super::{Args, Outcome, Step, upbox};
 use crate::build::{self, envoy, module, wasm};
 use crate::workspace::{Workspace, on_path, output, run};
-use crate::{compose, tidy};
+use crate::{compose, soak, tidy};
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
@@ -27,6 +27,7 @@ pub(super) fn all() -> Vec<Step> {
         step("documentation", Sources, 6, doc),
         step("licences and advisories", Sources, 5, deny),
         step("unit and property tests", Sources, 15, unit),
+        step("fuzzing, briefly", Sources, 12, fuzz),
         step(BUILD, Build, 20, artefacts),
         step("the filter's imports, exports and size", Artefacts, 1, interface),
         step("end to end on Envoy 1.40", Slow, 15, end_to_end),
@@ -86,6 +87,13 @@ fn unit(_: &Args, ctx: &Workspace) -> Result<Outcome> {
     }
     run(&mut cargo)?;
     run(ctx.cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
+    Ok(Outcome::Passed)
+}
+
+/// The lints of the fuzz targets, which are a workspace of their own, then all seeds and a little
+/// fuzzing. `cargo xtask soak` goes on from there.
+fn fuzz(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    soak::brief(ctx)?;
     Ok(Outcome::Passed)
 }
 
