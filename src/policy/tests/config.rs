@@ -8,6 +8,8 @@
     reason = "the helpers of a test may fail it"
 )]
 
+#[path = "config/access.rs"]
+mod access;
 #[path = "config/document.rs"]
 mod document;
 #[path = "config/schema.rs"]
@@ -15,10 +17,16 @@ mod schema;
 
 use document::{VARIABLES, good, minimal, read};
 use policy::config::{self, Environment};
-use policy::model::{HttpsMode, KeyPart, Keys, LimitMode, TokenLocation, Unavailable};
+use policy::model::{
+    HttpsMode, KeyPart, Keys, LimitMode, SecretSource, TokenLocation, Unavailable,
+};
 use policy::time::Nanos;
 use serde_json::{Value, json};
 use std::{env, fs, path::Path};
+
+/// The variables that the full example names.
+const GOOD_VARIABLES: [&str; 4] =
+    ["CSRF_SECRET", "GATEWAY_SYNC_TOKEN", "LONG_SECRET", "TRACSEQ_JWT_SECRET"];
 
 /// One fixture per mistake: `x.json` is the document, `x.txt` the messages. `BLESS=1` rewrites the
 /// messages; read the difference before you commit it.
@@ -62,13 +70,15 @@ fn the_full_example_reads_as_written() {
     assert_eq!(networks(&policy.ip.deny), ["203.0.113.0/24", "198.51.100.0/24"]);
     assert_eq!(networks(&policy.ip.exempt), ["10.9.0.0/16", "192.0.2.7/32"]);
     assert_eq!(policy.endpoints.len(), 2);
-    assert_eq!(policy.variables, ["GATEWAY_SYNC_TOKEN", "TRACSEQ_JWT_SECRET"]);
-    assert_eq!(policy.warnings, [""; 0]);
+    assert_eq!(policy.variables, GOOD_VARIABLES);
+    assert_eq!(policy.files(), ["/run/secrets/jwks.json", "/run/secrets/jwt"]);
+    assert_eq!(policy.warnings.len(), 1, "{:?}", policy.warnings);
+    assert!(policy.warnings[0].contains("locations[2].query: addresses end up in logs"));
     assert_eq!(policy.sidecar.unwrap().cluster, "gateway-sidecar");
 
     let authentication = policy.authentication.unwrap();
-    let [tracseq, idp] = &authentication.providers[..] else { panic!("two providers") };
-    let Keys::Secret(secret) = &tracseq.keys else { panic!("a secret") };
+    let [tracseq, idp, ..] = &authentication.providers[..] else { panic!("providers") };
+    let Keys::Secret(SecretSource::Known(secret)) = &tracseq.keys else { panic!("a secret") };
     assert_eq!(secret.reveal(), VARIABLES[0].1.as_bytes());
     assert_eq!(tracseq.max_lifetime, Some(Nanos::from_secs(3600)));
     assert_eq!(idp.typ.as_deref(), Some("at+jwt"));
@@ -175,16 +185,8 @@ fn a_single_provider_without_issuer_and_audience_is_warned_about() {
 #[test]
 fn what_no_stage_implements_is_refused_unless_it_is_empty() {
     let places = [
-        "/revocation",
-        "/authorization",
-        "/csrf",
         "/cache",
         "/graphql",
-        "/authentication/api_keys",
-        "/authentication/jwt/cache",
-        "/authentication/jwt/providers/0/permission_claims",
-        "/authentication/jwt/providers/0/keys/jwks",
-        "/authentication/jwt/providers/0/keys/secret/file",
         "/rate_limits/0/penalty",
         "/rate_limits/0/queue",
         "/rate_limits/0/adaptive",
@@ -230,12 +232,20 @@ fn no_message_shows_a_secret() {
         "/authentication/jwt/providers/0/keys/jwks_inline",
         "/sidecar/token",
         "/csrf",
+        "/csrf/token/secret",
+        "/csrf/token/secret/env",
+        "/authentication/api_keys/keys/0",
+        "/authentication/api_keys/keys/0/sha256",
     ];
     for place in places {
         let (parent, key) = place.rsplit_once('/').unwrap();
         for value in [json!(secret), json!({ "x": secret }), json!([secret])] {
             let mut document = good();
-            document.pointer_mut(parent).unwrap()[key] = value;
+            let parent = document.pointer_mut(parent).unwrap();
+            match key {
+                "0" => parent[0] = value,
+                _ => parent[key] = value,
+            }
             let messages = read(&document).unwrap_err().join("\n");
             assert!(!messages.contains("hunter2"), "{place}: {messages}");
         }
@@ -256,7 +266,13 @@ fn away_from_the_gateway_every_variable_counts_as_set() {
     let nothing = |_: &str| None;
     let mistakes = config::read(&good(), Environment::Given(&nothing)).unwrap_err();
     let paths: Vec<&str> = mistakes.iter().map(|mistake| mistake.path.as_str()).collect();
-    assert_eq!(paths, ["authentication.jwt.providers[0].keys.secret.env", "sidecar.token.env"]);
+    let expected = [
+        "authentication.jwt.providers[0].keys.secret.env",
+        "authentication.jwt.providers[4].keys.secret.env",
+        "csrf.token.secret.env",
+        "sidecar.token.env",
+    ];
+    assert_eq!(paths, expected);
 }
 
 #[test]
@@ -264,7 +280,7 @@ fn variables_are_found_in_secrets_only_and_in_broken_documents_too() {
     let mut document = good();
     document["rate_limits"] = json!(7);
     document["security_headers"]["override"]["env"] = json!("NO_VARIABLE");
-    assert_eq!(config::variables(&document), ["GATEWAY_SYNC_TOKEN", "TRACSEQ_JWT_SECRET"]);
+    assert_eq!(config::variables(&document), GOOD_VARIABLES);
     assert_eq!(config::variables(&Value::Null), [""; 0]);
 }
 

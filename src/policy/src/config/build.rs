@@ -3,19 +3,30 @@
 //! It goes through everything even when mistakes were found already, so that one run shows them
 //! all; what was bad reads as absent and is not reported twice.
 
+mod api_keys;
 mod authentication;
+mod authorization;
 mod breakers;
+mod csrf;
 mod headers;
+mod keys;
 mod limits;
+mod places;
+mod secrets;
 
 use super::section::{Placed, Section};
 use super::text::{is_header_value, parse_cidr};
 use super::{Environment, Mistake};
-use crate::model::{Cidr, Endpoint, HttpsMode, IpLists, Policy, Secret, Sidecar};
+use crate::model::{
+    Cidr, Endpoint, HttpsMode, IpLists, Policy, Revocation, Secret, Sidecar, Unseeded,
+};
 use crate::pattern::PathPattern;
+use crate::time::Nanos;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use places::Places;
+use secrets::Found;
 use serde_json::Value;
 
 /// The name that requests share which match no endpoint.
@@ -26,14 +37,10 @@ pub(super) struct Site<'a> {
     environment: Environment<'a>,
     mistakes: &'a mut Vec<Mistake>,
     warnings: Vec<String>,
-}
-
-/// A secret, as far as this process can know it.
-enum Found {
-    /// Its bytes.
-    Known(Secret),
-    /// It exists somewhere else, or was reported as a mistake.
-    Unknown,
+    /// The whole document: a key in one section may need another section.
+    whole: Section<'a>,
+    /// Where credentials are looked for, and what requests are given.
+    places: Places,
 }
 
 /// Builds the policy; it may be used only when no mistake was found.
@@ -43,20 +50,28 @@ pub(super) fn build(
     environment: Environment<'_>,
     mistakes: &mut Vec<Mistake>,
 ) -> Policy {
-    let mut site = Site { environment, mistakes, warnings: Vec::new() };
     let whole = Section::new(walked, "");
+    let mut site = Site {
+        environment,
+        mistakes,
+        warnings: Vec::new(),
+        whole: whole.clone(),
+        places: Places::default(),
+    };
+    let authentication =
+        whole.section_if_there("authentication").map(|section| site.authentication(&section));
     Policy {
         name: whole.string("name"),
         hash: super::fingerprint::fingerprint(document),
         https: https(&whole.section("https")),
         ip: ip(&whole.section("ip")),
         endpoints: site.endpoints(&whole),
-        authentication: whole
-            .section_if_there("authentication")
-            .map(|section| site.authentication(&section)),
-        revocation: None,
-        authorization: None,
-        csrf: None,
+        revocation: whole.section_if_there("revocation").map(|section| site.revocation(&section)),
+        authorization: whole
+            .section_if_there("authorization")
+            .map(|section| site.authorization(&section, authentication.as_ref())),
+        csrf: site.csrf(&whole),
+        authentication,
         security_headers: site.security_headers(&whole.section("security_headers")),
         rate_limits: site.limits(&whole),
         circuit_breakers: site.breakers(document, &whole),
@@ -75,10 +90,13 @@ fn https(section: &Section<'_>) -> HttpsMode {
 }
 
 fn ip(section: &Section<'_>) -> IpLists {
-    let list = |name: &str| -> Vec<Cidr> {
-        section.texts(name).iter().filter_map(|placed| parse_cidr(placed.text).ok()).collect()
-    };
+    let list = |name: &str| cidrs(section, name);
     IpLists { allow: list("allow"), deny: list("deny"), exempt: list("exempt") }
+}
+
+/// The networks of a list.
+fn cidrs(section: &Section<'_>, name: &str) -> Vec<Cidr> {
+    section.texts(name).iter().filter_map(|placed| parse_cidr(placed.text).ok()).collect()
 }
 
 /// The path patterns of a list.
@@ -136,6 +154,29 @@ impl Site<'_> {
         endpoints
     }
 
+    fn revocation(&mut self, section: &Section<'_>) -> Revocation {
+        self.needs_sidecar(section.path(), "revocations are kept at the sidecar");
+        if !self.whole.section("authentication").has("jwt") {
+            self.warn(section.path(), "only tokens are revoked by it, and none are taken");
+        }
+        Revocation {
+            on_unseeded: match section.text("on_unseeded") {
+                Some("allow") => Unseeded::Allow,
+                _ => Unseeded::Refuse,
+            },
+            seed_deadline: section.span("seed_deadline").unwrap_or(Nanos::SECOND),
+            max: section.integer("max").unwrap_or(1),
+        }
+    }
+
+    /// Reports what does not work without a sidecar, where there is none.
+    fn needs_sidecar(&mut self, path: &str, why: &str) {
+        if !self.whole.has("sidecar") {
+            let wrong = format!("{why}, and there is no section `sidecar`");
+            self.mistake(path, wrong, "together with a section `sidecar`");
+        }
+    }
+
     fn sidecar(&mut self, section: &Section<'_>) -> Sidecar {
         let reference = section.section("token");
         let token = match self.secret(&reference) {
@@ -147,33 +188,15 @@ impl Site<'_> {
                 }
                 secret
             }
+            Found::File(_) => {
+                let wrong = "files come through the channel that this token opens, so nothing \
+                             could fetch it"
+                    .to_string();
+                self.mistake(&reference.at("file"), wrong, "{env: NAME}");
+                Secret::new(Vec::new())
+            }
             Found::Unknown => Secret::new(Vec::new()),
         };
         Sidecar { cluster: section.string("cluster"), token }
-    }
-
-    /// Looks a secret up.
-    fn secret(&mut self, reference: &Section<'_>) -> Found {
-        if let Some(text) = reference.text("inline_secret") {
-            self.warn(
-                &reference.at("inline_secret"),
-                "everybody who can read the policy can read this secret; {env: NAME} hides it",
-            );
-            return Found::Known(Secret::new(text.as_bytes().to_vec()));
-        }
-        let (Some(name), Environment::Given(lookup)) = (reference.text("env"), self.environment)
-        else {
-            return Found::Unknown;
-        };
-        let wrong = match lookup(name) {
-            Some(value) if !value.is_empty() => {
-                return Found::Known(Secret::new(value.into_bytes()));
-            }
-            Some(_) => format!("the variable {name} is empty"),
-            None => format!("the variable {name} is not set"),
-        };
-        let allowed = "a variable that Envoy is started with and that `host_env_keys` names";
-        self.mistake(&reference.at("env"), wrong, allowed);
-        Found::Unknown
     }
 }

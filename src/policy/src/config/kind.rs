@@ -18,8 +18,19 @@ pub(super) const OFF: &str = "off";
 pub(super) struct Object {
     /// All keys, in the order of the documentation.
     pub(super) fields: &'static [Field],
-    /// Of these keys exactly one must be given; empty when there is no such rule.
-    pub(super) exactly_one: &'static [&'static str],
+    /// Which of them exclude or need each other.
+    pub(super) choice: Choice,
+}
+
+/// What holds between keys of one object.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Choice {
+    /// Nothing.
+    Free,
+    /// Of these exactly one must be given.
+    One(&'static [&'static str]),
+    /// Of these one must be given, or several.
+    Some(&'static [&'static str]),
 }
 
 /// One key of an object.
@@ -159,8 +170,10 @@ impl Kind {
     /// Whether what was given may be a secret, so that no message may show it.
     pub(super) fn is_private(&self) -> bool {
         match self {
-            // A secret often stands by mistake where its variable's name belongs.
-            Self::Text(format) => matches!(format, Format::Secret | Format::Variable),
+            // A secret often stands by mistake where its variable's name, its file or its hash belongs.
+            Self::Text(format) => {
+                matches!(format, Format::Secret | Format::Variable | Format::File | Format::Sha256)
+            }
             Self::Object(_) | Self::Foreign | Self::Later => true,
             _ => false,
         }

@@ -1,7 +1,7 @@
 //! The shape as a JSON Schema (draft 2020-12), for editors. It says all that one key can say about
 //! itself; what holds between several keys only `read` checks.
 
-use super::kind::{Absent, Field, Kind, LATER, OFF, Object};
+use super::kind::{Absent, Choice, Field, Kind, LATER, OFF, Object};
 use super::shape;
 use super::text::{Format, SPAN_REGEX};
 use alloc::format;
@@ -65,11 +65,13 @@ fn object(object: &Object) -> Value {
     if !required.is_empty() {
         insert(&mut schema, "required", json!(required));
     }
-    if !object.exactly_one.is_empty() {
-        let alternatives: Vec<Value> =
-            object.exactly_one.iter().map(|name| json!({ "required": [name] })).collect();
-        insert(&mut schema, "oneOf", json!(alternatives));
-    }
+    let (keyword, names) = match object.choice {
+        Choice::Free => return schema,
+        Choice::One(names) => ("oneOf", names),
+        Choice::Some(names) => ("anyOf", names),
+    };
+    let alternatives: Vec<Value> = names.iter().map(|name| json!({ "required": [name] })).collect();
+    insert(&mut schema, keyword, json!(alternatives));
     schema
 }
 

@@ -46,6 +46,11 @@ impl<'a> Section<'a> {
         self.map.is_some_and(|map| map.contains_key(name))
     }
 
+    /// Whether the key is there and was bad.
+    pub(super) fn is_bad(&self, name: &str) -> bool {
+        self.has(name) && self.value(name).is_none()
+    }
+
     /// The value of a key, unless it is absent or was bad.
     pub(super) fn value(&self, name: &str) -> Option<&'a Value> {
         self.map?.get(name).filter(|value| !value.is_null())

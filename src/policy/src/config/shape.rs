@@ -1,16 +1,20 @@
 //! The shape of a policy: every key of contract section 3, once. Messages, defaults and the JSON
 //! Schema all come from these tables; what holds between several keys is in `build`.
 
+mod access;
 mod authentication;
+mod keys;
 
 use super::kind::Absent::{As, Is, Nothing, Required};
-use super::kind::{Absent, Field, Kind, Object};
+use super::kind::{Absent, Choice, Field, Kind, Object};
 use super::text::Format;
 use crate::kernel::breaker::PROBES_MAX;
 use crate::time::Nanos;
+use access::{AUTHORIZATION, CSRF, REVOCATION};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use authentication::{AUTHENTICATION, SECRET};
+use authentication::AUTHENTICATION;
+use keys::SECRET;
 use serde_json::Value;
 
 /// Most entries of a list or map where nothing speaks for another number: a policy is pushed to
@@ -28,6 +32,8 @@ const KEYS_MAX: u32 = 1_048_576;
 const DAY: Nanos = Nanos::from_secs(86_400);
 /// The longest span of a limit: yearly quotas are the longest that anybody sells.
 const YEAR: Nanos = DAY.times(365);
+/// One minute.
+const MINUTE: Nanos = Nanos::from_secs(60);
 /// The shortest span of a limit or a breaker: the host's clock is not finer in practice.
 const MILLI: Nanos = Nanos::from_millis(1);
 
@@ -40,7 +46,11 @@ const fn later(name: &'static str, doc: &'static str) -> Field {
 }
 
 const fn object(fields: &'static [Field]) -> Object {
-    Object { fields, exactly_one: &[] }
+    Object { fields, choice: Choice::Free }
+}
+
+const fn one_of(names: &'static [&'static str], fields: &'static [Field]) -> Object {
+    Object { fields, choice: Choice::One(names) }
 }
 
 const fn list(of: &'static Kind) -> Kind {
@@ -56,6 +66,7 @@ const PATHS: Kind = list(&Kind::Text(Format::Path));
 const METHODS: Kind = list(&Kind::Text(Format::Method));
 const SERVICES: Kind = list(&Kind::Text(Format::Service));
 const LINES: Kind = list(&Kind::Text(Format::Line));
+const PERMISSIONS: Kind = list(&Kind::Text(Format::Permission));
 const STATUSES: Kind = list(&Kind::Integer { min: 200, max: 599 });
 const COUNT: Kind = Kind::Integer { min: 1, max: 1_000_000 };
 const TOKENS: Kind = Kind::Integer { min: 1, max: REQUESTS_MAX };
@@ -85,9 +96,24 @@ static DOCUMENT: Object = object(&[
         As("Everybody passes as anonymous."),
         "Who may come in.",
     ),
-    later("revocation", "Revoked tokens."),
-    later("authorization", "Permissions by path."),
-    later("csrf", "Protection from cross-site requests."),
+    field(
+        "revocation",
+        Kind::Object(&REVOCATION),
+        As("No token is looked up."),
+        "Tokens that were revoked at the sidecar.",
+    ),
+    field(
+        "authorization",
+        Kind::Object(&AUTHORIZATION),
+        As("Every identity may do everything."),
+        "Permissions by path and method.",
+    ),
+    field(
+        "csrf",
+        Kind::Object(&CSRF),
+        As("Requests are not checked for the page that they come from."),
+        "Protection from cross-site requests, where a cookie is the credential.",
+    ),
     field(
         "security_headers",
         Kind::Object(&SECURITY_HEADERS),
@@ -294,7 +320,8 @@ static SIDECAR: Object = object(&[
         "token",
         Kind::Object(&SECRET),
         Required,
-        "The bearer token of the channel between filter and sidecar.",
+        "The bearer token of the channel between filter and sidecar; not by `file`, which would \
+         have to come through this channel.",
     ),
 ]);
 

@@ -1,11 +1,15 @@
 //! The forms that strings in a policy have: how each is checked, and how each is described.
 
-use crate::model::{Cidr, KeyPart};
+mod clock;
+mod network;
+
+use crate::model::KeyPart;
 use crate::pattern::{PathPattern, PatternError};
-use crate::time::Nanos;
 use alloc::format;
 use alloc::string::{String, ToString};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub(super) use clock::{SPAN_REGEX, parse_span, parse_time, show_span};
+pub(super) use network::{is_loopback_origin, parse_cidr};
 
 /// Longest name of an endpoint, a limit or a provider: they become metric labels and log fields.
 pub(super) const NAME_LEN_MAX: usize = 64;
@@ -13,6 +17,13 @@ pub(super) const NAME_LEN_MAX: usize = 64;
 pub(super) const TEXT_LEN_MAX: usize = 4096;
 /// Longest fallback body: every worker keeps it in memory.
 pub(super) const BODY_LEN_MAX: usize = 65_536;
+/// Longest permission: each is compared with those of the identity, segment by segment.
+const PERMISSION_LEN_MAX: usize = 256;
+/// SHA-256 of no bytes at all: what comes out when the secret did not reach the tool.
+const SHA256_OF_NOTHING: [u8; 32] = [
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
+    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+];
 
 /// The form of a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +56,20 @@ pub(super) enum Format {
     Method,
     /// One part of a limit's key.
     KeyPart,
+    /// A permission: segments between `:`, of which each may be `*`.
+    Permission,
+    /// A SHA-256 in hexadecimal digits.
+    Sha256,
+    /// A point in time.
+    Time,
+    /// The origin of a web page.
+    Origin,
+    /// The absolute path of a file.
+    File,
+    /// The path and query of a request that the gateway makes.
+    Target,
+    /// A host, perhaps with a port.
+    Authority,
 }
 
 impl Format {
@@ -58,6 +83,10 @@ impl Format {
             Self::Cidr => parse_cidr(text).err(),
             Self::Path => PathPattern::parse(text).err().map(|e| pattern_fault(e).to_string()),
             Self::KeyPart => parse_key_part(text).err().map(ToString::to_string),
+            Self::Permission => permission_fault(text).map(ToString::to_string),
+            Self::Sha256 => sha256_fault(text).map(ToString::to_string),
+            Self::Origin => network::origin_fault(text),
+            Self::File => file_fault(text).map(ToString::to_string),
             _ if self.fits(text) => None,
             _ if text.is_empty() => Some("is empty".to_string()),
             _ => Some(self.misfit().to_string()),
@@ -75,7 +104,10 @@ impl Format {
             Self::Token => "is not a token",
             Self::Method => "is not an upper-case method",
             Self::Line => "has a control character",
-            Self::Body | Self::Secret | Self::Cidr | Self::Path | Self::KeyPart => "does not fit",
+            Self::Time => "is not such a point in time",
+            Self::Target => "is not a path that can be requested",
+            Self::Authority => "is not a host",
+            _ => "does not fit",
         }
     }
 
@@ -94,7 +126,18 @@ impl Format {
             Self::HeaderValue => is_header_value(text),
             Self::HeaderValueOrEmpty => text.is_empty() || is_header_value(text),
             Self::Method => every(|b| is_token_byte(b) && !b.is_ascii_lowercase()),
-            Self::Body | Self::Cidr | Self::Path | Self::KeyPart => true,
+            Self::Time => parse_time(text).is_some(),
+            Self::Target => text.starts_with('/') && every(|b| b.is_ascii_graphic() && b != b'#'),
+            Self::Authority => network::is_authority(text),
+            // These say more precisely what is wrong, in `fault`.
+            Self::Cidr
+            | Self::Path
+            | Self::KeyPart
+            | Self::Permission
+            | Self::Sha256
+            | Self::Origin
+            | Self::File
+            | Self::Body => true,
         }
     }
 
@@ -103,6 +146,7 @@ impl Format {
         match self {
             Self::Name => NAME_LEN_MAX,
             Self::Body => BODY_LEN_MAX,
+            Self::Permission => PERMISSION_LEN_MAX,
             _ => TEXT_LEN_MAX,
         }
     }
@@ -130,7 +174,19 @@ impl Format {
                 "a header value (visible ASCII, with blanks inside only), or \"\""
             }
             Self::Method => "a method in upper case such as GET",
-            Self::KeyPart => "one of service, endpoint, user, ip, tier, header:NAME, claim:NAME",
+            Self::KeyPart => {
+                "one of service, endpoint, user, api_key, ip, tier, header:NAME, claim:NAME"
+            }
+            Self::Permission => {
+                "a permission such as samples:read or samples:*:read: segments of visible ASCII \
+                 (without `\"` and `\\`) between `:`, `*` for a whole segment only"
+            }
+            Self::Sha256 => "64 hexadecimal digits: the SHA-256 of the secret",
+            Self::Time => "a time such as 2027-01-01T00:00:00Z (RFC 3339), from 1970 on",
+            Self::Origin => "an origin as browsers write it, such as https://app.example",
+            Self::File => "the absolute path of a file, without empty and dot segments",
+            Self::Target => "a path that begins with `/`, of visible ASCII without `#`",
+            Self::Authority => "a host such as idp.example or idp.example:8443, no scheme, no path",
         }
     }
 
@@ -148,7 +204,16 @@ impl Format {
             Self::HeaderValue => Some("^[!-~]([ -~]*[!-~])?$"),
             Self::HeaderValueOrEmpty => Some("^([!-~]([ -~]*[!-~])?)?$"),
             Self::Method => Some("^[A-Z0-9!#$%&'*+.^_`|~-]+$"),
-            Self::KeyPart => Some("^(service|endpoint|user|ip|tier|header:[^ ]+|claim:.+)$"),
+            Self::KeyPart => {
+                Some("^(service|endpoint|user|api_key|ip|tier|header:[^ ]+|claim:.+)$")
+            }
+            Self::Permission => Some(PERMISSION_REGEX),
+            Self::Sha256 => Some("^[0-9A-Fa-f]{64}$"),
+            Self::Time => Some(clock::TIME_REGEX),
+            Self::Origin => Some("^https?://([a-z0-9._-]+|\\[[0-9a-f:.]+\\])(:[0-9]{1,5})?$"),
+            Self::File => Some("^(/[^/\\u0000-\\u001f\\u007f-\\u009f]+)+$"),
+            Self::Target => Some("^/[!\"$-~]*$"),
+            Self::Authority => Some("^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$"),
             Self::Body => None,
         }
     }
@@ -176,15 +241,68 @@ fn pattern_fault(error: PatternError) -> &'static str {
     }
 }
 
+/// A permission as a regular expression.
+const PERMISSION_REGEX: &str = r#"^([*]|[!#-)+-9;-\[\]-~]+)(:([*]|[!#-)+-9;-\[\]-~]+))*$"#;
+
+/// Says what is wrong with a permission. Its bytes are those of an OAuth scope (RFC 6749 section
+/// 3.3), so that it can be told in `WWW-Authenticate` whenever it is missing.
+fn permission_fault(text: &str) -> Option<&'static str> {
+    let scope = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+    if text.is_empty() {
+        return Some("is empty");
+    }
+    if !text.bytes().all(scope) {
+        return Some("has a blank or another byte that no permission has");
+    }
+    if text.split(':').any(str::is_empty) {
+        return Some("has an empty segment");
+    }
+    let mixed = text.split(':').any(|segment| segment.contains('*') && segment != "*");
+    mixed.then_some("mixes text with `*` in one segment")
+}
+
+fn sha256_fault(text: &str) -> Option<&'static str> {
+    match parse_sha256(text) {
+        None => Some("is not a SHA-256"),
+        Some(SHA256_OF_NOTHING) => Some("is the hash of no bytes at all"),
+        Some(_) => None,
+    }
+}
+
+/// Reads 64 hexadecimal digits.
+pub(super) fn parse_sha256(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    let (pairs, odd) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != digest.len() || !odd.is_empty() {
+        return None;
+    }
+    for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
+    }
+    Some(digest)
+}
+
+fn file_fault(text: &str) -> Option<&'static str> {
+    let Some(path) = text.strip_prefix('/') else {
+        return Some("does not begin with `/`");
+    };
+    if text.contains(char::is_control) {
+        return Some("has a control character");
+    }
+    let odd = path.split('/').any(|segment| matches!(segment, "" | "." | ".."));
+    odd.then_some("has an empty or a dot segment")
+}
+
 /// Reads one part of a limit's key.
 pub(super) fn parse_key_part(text: &str) -> Result<KeyPart, &'static str> {
     match text {
         "service" => return Ok(KeyPart::Service),
         "endpoint" => return Ok(KeyPart::Endpoint),
         "user" => return Ok(KeyPart::User),
+        "api_key" => return Ok(KeyPart::ApiKey),
         "ip" => return Ok(KeyPart::Ip),
         "tier" => return Ok(KeyPart::Tier),
-        "api_key" => return Err("is not supported by this version"),
         _ => {}
     }
     if let Some(name) = text.strip_prefix("header:") {
@@ -200,95 +318,6 @@ pub(super) fn parse_key_part(text: &str) -> Result<KeyPart, &'static str> {
         Some(_) => Err("does not name a claim after `claim:`"),
         None => Err("is not a key part"),
     }
-}
-
-/// Reads a network. An address alone is a network of one; set bits beyond the prefix are a mistake,
-/// because the author then thought of another network than the one that would be used.
-pub(super) fn parse_cidr(text: &str) -> Result<Cidr, String> {
-    let not = || "is neither a network nor an address".to_string();
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().map_err(|_| not())?;
-    let longest: u8 = if address.is_ipv4() { 32 } else { 128 };
-    let prefix = match prefix {
-        None => longest,
-        Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
-            let prefix = digits.parse::<u8>().unwrap_or(u8::MAX);
-            if prefix > longest {
-                return Err(format!("has a prefix longer than {longest}"));
-            }
-            prefix
-        }
-        Some(_) => return Err(not()),
-    };
-    let network = mask(address, prefix);
-    if network != address {
-        return Err(format!("has bits set beyond its prefix; it may mean {network}/{prefix}"));
-    }
-    Ok(unmapped(network, prefix))
-}
-
-/// The address with everything after the prefix cleared.
-fn mask(address: IpAddr, prefix: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            let host = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-            IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !host))
-        }
-        IpAddr::V6(v6) => {
-            let host = u128::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !host))
-        }
-    }
-}
-
-/// `::ffff:a.b.c.d` counts as v4, as it does for a request's address.
-fn unmapped(network: IpAddr, prefix: u8) -> Cidr {
-    /// Leading bits of every v4-mapped v6 address.
-    const MAPPED_BITS: u8 = 96;
-    if let IpAddr::V6(v6) = network
-        && let (Some(v4), Some(prefix)) = (v6.to_ipv4_mapped(), prefix.checked_sub(MAPPED_BITS))
-    {
-        return Cidr { network: IpAddr::V4(v4), prefix };
-    }
-    Cidr { network, prefix }
-}
-
-/// Units of a duration, longest first, in nanoseconds.
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000_000_000),
-    ("h", 3_600_000_000_000),
-    ("m", 60_000_000_000),
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-];
-
-/// The same as a regular expression.
-pub(super) const SPAN_REGEX: &str = "^[0-9]+(ms|s|m|h|d)$";
-
-/// Reads a duration; one too long for the clock saturates and is then out of every range.
-pub(super) fn parse_span(text: &str) -> Option<Nanos> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-    let (_, nanos) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    if digits.is_empty() {
-        return None;
-    }
-    let count = digits.parse::<u64>().unwrap_or(u64::MAX);
-    Some(Nanos(*nanos).times(count))
-}
-
-/// Writes a duration in the longest unit that fits it exactly.
-pub(super) fn show_span(span: Nanos) -> String {
-    if span == Nanos::ZERO {
-        return "0s".to_string();
-    }
-    let exact = UNITS.iter().find(|(_, nanos)| span.0.is_multiple_of(*nanos));
-    exact.map_or_else(
-        || format!("{}ns", span.0),
-        |(unit, nanos)| format!("{}{unit}", span.0 / nanos),
-    )
 }
 
 #[cfg(test)]

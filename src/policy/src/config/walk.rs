@@ -2,7 +2,7 @@
 //! in the defaults, so that what reads the result needs to know none.
 
 use super::Mistake;
-use super::kind::{Absent, Kind, LATER, OFF, Object};
+use super::kind::{Absent, Choice, Kind, LATER, OFF, Object};
 use super::text::{Format, parse_span};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -145,28 +145,34 @@ fn walk_object(
         let allowed = format!("one of {}", object.names().join(", "));
         mistakes.push(Mistake::new(&join(path, key), what, allowed));
     }
-    exactly_one(map, object, path, mistakes);
+    choice(map, object, path, mistakes);
     Value::Object(good)
 }
 
-/// Checks `exactly_one`; an empty value of a later version counts as absent. Where a key was refused
-/// already, it may have been the one: nothing more is said.
-fn exactly_one(map: &Map<String, Value>, object: &Object, path: &str, mistakes: &mut Vec<Mistake>) {
-    if object.exactly_one.is_empty() {
-        return;
-    }
-    let given = |name: &&&str| map.get(**name).is_some_and(|value| !is_empty(value));
-    let named: Vec<&str> = object.exactly_one.iter().filter(given).copied().collect();
-    let refused = |(key, value): (&String, &Value)| {
-        let known = object.field(key);
-        known.is_none_or(|field| matches!(field.kind, Kind::Later) && !is_empty(value))
+/// Checks the alternatives; an empty value of a later version counts as absent. Where a key was
+/// refused already, it may have been the one: nothing more is said.
+fn choice(map: &Map<String, Value>, object: &Object, path: &str, mistakes: &mut Vec<Mistake>) {
+    let (names, how) = match object.choice {
+        Choice::Free => return,
+        Choice::One(names) => (names, "exactly"),
+        Choice::Some(names) => (names, "at least"),
     };
-    if named.len() > 1 || (named.is_empty() && !map.iter().any(refused)) {
-        let what = match named.is_empty() {
+    let is_later =
+        |name: &str| object.field(name).is_some_and(|field| matches!(field.kind, Kind::Later));
+    let given =
+        |name: &&&str| map.get(**name).is_some_and(|value| !(is_later(name) && is_empty(value)));
+    let named: Vec<&str> = names.iter().filter(given).copied().collect();
+    let refused = |(key, value): (&String, &Value)| {
+        object.field(key).is_none() || (is_later(key) && !is_empty(value))
+    };
+    let several = matches!(object.choice, Choice::One(_)) && named.len() > 1;
+    let none = named.is_empty() && !map.iter().any(refused);
+    if several || none {
+        let what = match none {
             true => "none of its alternatives is given".to_string(),
             false => format!("{} exclude each other", named.join(" and ")),
         };
-        let allowed = format!("exactly one of {}", object.exactly_one.join(", "));
+        let allowed = format!("{how} one of {}", names.join(", "));
         mistakes.push(Mistake::new(path, what, allowed));
     }
 }

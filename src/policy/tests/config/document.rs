@@ -5,9 +5,11 @@ use policy::model::Policy;
 use serde_json::{Value, json};
 
 /// The environment of every test.
-pub(crate) const VARIABLES: [(&str, &str); 5] = [
+pub(crate) const VARIABLES: [(&str, &str); 7] = [
     ("TRACSEQ_JWT_SECRET", "0123456789abcdef0123456789abcdef"),
     ("GATEWAY_SYNC_TOKEN", "sync-token"),
+    ("LONG_SECRET", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
+    ("CSRF_SECRET", "fedcba9876543210fedcba9876543210"),
     ("SHORT", "short"),
     ("EMPTY", ""),
     ("UMLAUT", "schlüssel"),
@@ -107,7 +109,8 @@ fn odd(dice: &mut Dice) -> Value {
         "", "0s", "1ms", "99999999999999999999d", "s", "-1s", "1.5s", "GET", "get", "off", "shadow",
         "/a/**", "/a/**/b", "::/0", "10.0.0.1/8", "1.2.3.4/33", "::1/", "header:", "claim:x", "user",
         "\u{0}\n", "é", "\r\n", "HS256", "HS512", "x".repeat(70_000), [], {}, [[]], { "": {} },
-        { "env": "SHORT" }, { "env": "MISSING" }, { "file": "/x" }, { "a\nb": { "timeout": "1s" } },
+        { "env": "SHORT" }, { "env": "MISSING" }, { "file": "/x" }, "samples:*", "2027-01-01T00:00:00Z", "https://a.example",
+        "api_key", "null", "http://[::1]:80", "1970-01-01T00:00:00+23:59", { "cookie": "a" }, { "a\nb": { "timeout": "1s" } },
         { "x-a": "1", "X-A": "2" }, ["user", "user"], ["GET"], [1, 2, 3],
     ]);
     odd[dice.roll(odd.as_array().unwrap().len())].clone()

@@ -75,6 +75,9 @@ impl Site<'_> {
                 let wrong = format!("{:?} is already part of the key", placed.text);
                 self.mistake(&placed.path, wrong, "each only once");
             }
+            if part == KeyPart::ApiKey && !self.whole.section("authentication").has("api_keys") {
+                self.warn(&placed.path, "no API keys are taken, so this is `-` for everybody");
+            }
             key.push(part);
         }
         key

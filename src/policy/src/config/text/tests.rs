@@ -1,6 +1,8 @@
 //! Networks, durations and header values at their edges.
 
+use super::network::origin_fault;
 use super::*;
+use crate::time::Nanos;
 
 #[track_caller]
 fn check_cidr(text: &str, expected: Result<&str, &str>) {
