@@ -25,6 +25,10 @@ pub(crate) struct Process {
     /// Every log line of every VM.
     pub(crate) log: RefCell<Vec<String>>,
     tokens: Cell<u32>,
+    /// How often shared data was written.
+    pub(crate) shared_writes: Cell<usize>,
+    /// How often shared data was read or written.
+    pub(crate) shared_calls: Cell<usize>,
     /// How many of 1000 host calls fail or lie.
     pub(crate) hostility: Cell<u64>,
 }
@@ -63,6 +67,10 @@ pub(crate) struct VmSide {
     pub(crate) shareless: Cell<bool>,
     /// Whether request headers cannot be changed.
     pub(crate) editless: Cell<bool>,
+    /// After so many host calls the VM is dead: none has an effect.
+    pub(crate) dies_after: Cell<Option<u32>>,
+    /// What others do, once, before this VM overwrites a shared value.
+    pub(crate) before_overwrite: RefCell<Option<Box<dyn FnOnce()>>>,
     /// What the host does inside a local reply, as Envoy may.
     pub(crate) inside_reply: RefCell<Option<Rc<dyn Fn()>>>,
 }
@@ -121,10 +129,19 @@ impl FakeHost {
     }
 
     fn ill(&self) -> Result<(), Status> {
+        match self.vm.dies_after.get() {
+            Some(0) => return Err(Status::InternalFailure),
+            left => self.vm.dies_after.set(left.map(|left| left - 1)),
+        }
         if self.process.hostility.get() == 0 || self.draw() % 1000 >= self.process.hostility.get() {
             return Ok(());
         }
         Status::check(u32::try_from(self.draw() % 14 + 1).unwrap())
+    }
+
+    fn sharing(&self) -> Result<(), Status> {
+        self.process.shared_calls.set(self.process.shared_calls.get() + 1);
+        if self.vm.shareless.get() { Err(Status::InternalFailure) } else { Ok(()) }
     }
 
     /// Bytes as the network may have made them.
@@ -251,22 +268,23 @@ impl Host for FakeHost {
 
     fn shared(&self, key: &[u8]) -> Result<(Vec<u8>, u32), Status> {
         self.ill()?;
-        if self.vm.shareless.get() {
-            return Err(Status::InternalFailure);
-        }
+        self.sharing()?;
         let found = self.process.shared.borrow().get(key).cloned();
         found.map(|(bytes, cas)| (self.spoil(bytes), cas)).ok_or(Status::NotFound)
     }
 
     fn set_shared(&self, key: &[u8], value: &[u8], cas: u32) -> Result<(), Status> {
         self.ill()?;
-        if self.vm.shareless.get() {
-            return Err(Status::InternalFailure);
-        }
+        self.sharing()?;
+        self.process.shared_writes.set(self.process.shared_writes.get() + 1);
         let replica = key.starts_with(b"replica/") && key != policy::replica::STATE_KEY;
         assert!(cas != 0 || replica, "a blind overwrite");
+        let meanwhile = self.vm.before_overwrite.borrow_mut().take_if(|_| cas == 0);
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         let mut shared = self.process.shared.borrow_mut();
-        if shared.get(key).is_some_and(|(_, present)| *present != cas) {
+        if cas != 0 && shared.get(key).is_some_and(|(_, present)| *present != cas) {
             return Err(Status::CasMismatch);
         }
         self.process.cas.set(self.process.cas.get() + 1);

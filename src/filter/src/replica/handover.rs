@@ -130,6 +130,11 @@ impl Handover {
         self.head.begin == Begin::Afresh
     }
 
+    /// Whether the copy was complete before.
+    pub(crate) fn before(&self) -> Seeded {
+        self.record.map_or(Seeded::NotYet, |before| before.seeded)
+    }
+
     /// Whether it continues what is here.
     fn fits(&self, present: Option<&State>) -> Result<(), Refusal> {
         let Head { store, number, keys, end, .. } = self.head;

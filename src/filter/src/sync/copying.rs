@@ -1,5 +1,8 @@
 //! What the holder does with the state that it fetched.
 
+#[cfg(test)]
+mod tests;
+
 use super::answer::{self, Trouble};
 use super::lease::Lease;
 use super::{State, Sync, Turn};
@@ -50,7 +53,10 @@ impl<H: Host> Sync<H> {
             Ok(Progress::More) => state.handover = Some(handover),
             Ok(Progress::Stored) => match handover.announce(&self.host) {
                 Ok((copied, end, written)) => {
-                    self.handed_over(state, copied, written);
+                    state.untaken = None;
+                    if written == Written::Something {
+                        self.tell(&copied, handover.before());
+                    }
                     match (end, written) {
                         (End::More, _) => self.fetch(state, turn),
                         (End::Complete, Written::Something) => self.poll(state, &lease, turn),
@@ -70,15 +76,11 @@ impl<H: Host> Sync<H> {
         Lease::change(&mut SharedData(self.host.clone()), turn.me, now, |_| {}).ok().flatten()
     }
 
-    fn handed_over(&self, state: &mut State, copied: Copied, written: Written) {
-        state.untaken = None;
-        if written == Written::Nothing {
-            return;
-        }
-        let before = self.view.look().state.map(|before| before.seeded);
+    /// Tells the other VMs and whoever watches.
+    fn tell(&self, copied: &Copied, before: Seeded) {
         self.view.changed();
         self.metrics.state_number(copied.number);
-        if copied.seeded == Seeded::Yes && before != Some(Seeded::Yes) {
+        if (copied.seeded, before) == (Seeded::Yes, Seeded::NotYet) {
             let fields = [("number", copied.number.into())];
             log::line(&self.host, Level::Info, "the sidecar's state is here", &fields);
         }

@@ -1,22 +1,26 @@
 //! Elections, answers and commands, on a host in memory.
 
 use super::*;
-use crate::plugin::TICK;
 use crate::testing::FakeHost;
 use policy::config::{self, Environment};
+use policy::headers::{Headers, Occurrence, serialize};
+use policy::kernel::breaker::CallResult;
+use policy::stage::breaker::{Settlement, settle};
 use serde_json::{Value, json};
 
-struct Node {
-    host: FakeHost,
-    sync: Sync<FakeHost>,
+pub(super) struct Node {
+    pub(super) host: FakeHost,
+    pub(super) sync: Sync<FakeHost>,
+    pub(super) view: Rc<View<FakeHost>>,
     metrics: Metrics<FakeHost>,
 }
 
-type Header<'a> = (&'a [u8], &'a [u8]);
+pub(super) type Header<'a> = (&'a [u8], &'a [u8]);
 
+pub(super) const OK: [Header; 2] = [(b":status", b"200"), (b"x-tracseq-sync", b"2")];
 const SEED: Seed = Seed { keys: [1, 2], instance: 3 };
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     let document = json!({
         "version": 1,
         "circuit_breakers": {"default": {"failure_threshold": 3}},
@@ -27,39 +31,46 @@ fn policy() -> Policy {
 }
 
 impl Node {
-    fn new(host: FakeHost) -> Self {
+    pub(super) fn new(host: FakeHost) -> Self {
+        Self::with(host, &policy())
+    }
+
+    pub(super) fn with(host: FakeHost, policy: &Policy) -> Self {
         let metrics = Metrics::new(host.clone());
-        let sync = Sync::new(&policy(), &host, &metrics).unwrap();
-        Self { host, sync, metrics }
+        let view = Rc::new(View::new(&host, &metrics));
+        let sync = Sync::new(policy, &host, &metrics, &view).unwrap();
+        Self { host, sync, view, metrics }
     }
 
     fn now(&self) -> Moment {
-        self.host.moment().unwrap()
+        let now = Nanos(self.host.process.now.get());
+        Moment { monotonic: now, wall: now }
     }
 
-    fn tick(&self) {
+    pub(super) fn tick(&self) {
         self.sync.on_tick(4, SEED, self.now());
     }
 
-    fn polls(&self) -> usize {
+    pub(super) fn polls(&self) -> usize {
         self.host.vm.calls.borrow().len()
     }
 
-    fn poll(&self) -> Value {
+    pub(super) fn poll(&self) -> Value {
         let calls = self.host.vm.calls.borrow();
         serde_json::from_slice(&calls.last().unwrap().body).unwrap()
     }
 
-    fn answer(&self, headers: &[Header<'_>], body: &str) {
+    pub(super) fn answer(&self, headers: &[Header<'_>], body: &[u8]) {
         let token = self.host.vm.calls.borrow().last().unwrap().token;
-        let answer = (serialize(headers), body.as_bytes().to_vec());
+        let answer = (serialize(headers), body.to_vec());
         *self.host.vm.call_response.borrow_mut() = Some(answer);
         self.sync.on_answer(token, body.len(), SEED, self.now());
     }
 
     fn good(&self, commands: Value) {
-        let body = json!({"protocol": 1, "commands": commands}).to_string();
-        self.answer(&[(b":status", b"200"), (b"x-tracseq-sync", b"1")], &body);
+        let state = self.poll()["state"].clone();
+        let body = json!({"protocol": 2, "commands": commands, "state": state}).to_string();
+        self.answer(&OK, body.as_bytes());
     }
 
     fn connected(&self) -> i64 {
@@ -73,37 +84,14 @@ fn reset(id: u64, service: &str) -> Value {
 
 /// Opens the breaker of `samples` in the nodes' shared memory.
 fn fail(node: &Node) {
-    use policy::facts::Facts;
-    use policy::pipeline::{Means, Outcome, Step, judge};
-    struct Nobody;
-    impl policy::verify::Verify for Nobody {
-        fn verify(
-            &mut self,
-            _: &[u8],
-            _: Nanos,
-        ) -> Result<policy::verify::Verified, policy::verify::TokenError> {
-            Err(policy::verify::TokenError::Untrusted)
-        }
-    }
     let policy = policy();
-    let map = serialize(&[(b":path", b"/"), (b":method", b"GET")]);
+    let settings = policy.circuit_breakers.of("samples").unwrap();
+    let (mut store, mut events) = (SharedData(node.host.clone()), node.metrics.clone());
     for _ in 0..3 {
-        let mut store = SharedData(node.host.clone());
-        let mut events = node.metrics.clone();
-        let facts = Facts { headers: Headers::new(&map), client: None, service: Some("samples") };
-        let mut means =
-            Means { store: &mut store, verify: &mut Nobody, events: &mut events, seed: SEED.keys };
-        let Step::Forward(_, passage) = judge(&policy, &facts, &mut means, node.now()) else {
-            panic!("refused")
-        };
-        let outcome = Outcome {
-            status: 503,
-            flags: 0,
-            details: b"via_upstream",
-            service: Some("samples"),
-            duration: Nanos::ZERO,
-        };
-        passage.finish(&policy, &outcome, &mut store, &mut events, SEED.keys, node.now());
+        let result = CallResult::Failure;
+        let failed = Settlement { service: "samples", permit: None, result };
+        let now = node.now().monotonic;
+        settle(settings, &failed, &mut store, &mut events, SEED.keys, now);
     }
 }
 
@@ -134,7 +122,10 @@ fn a_poll_says_who_asks_and_the_first_is_answered_at_once() {
     let node = Node::new(FakeHost::new(1));
     node.tick();
     let poll = node.poll();
-    assert_eq!(poll["protocol"], 1);
+    assert_eq!(poll["protocol"], 2);
+    assert_eq!(poll["state"], json!({"store": "", "number": 0}));
+    let wants = json!({"files": [], "revocations_max": null, "api_keys": false});
+    assert_eq!(poll["wants"], wants);
     assert_eq!(poll["instance"], "0000000000000003");
     assert_eq!(poll["policy"]["generation"], 4);
     assert_eq!(poll["wait_ms"], 0);
@@ -172,7 +163,7 @@ fn a_command_is_done_once_and_reported_until_the_sidecar_has_answered() {
     let done = json!([{"id": 7, "outcome": "applied"}, {"id": 8, "outcome": "unknown"}]);
     assert_eq!(node.poll()["done"], done);
     // The poll with the report is lost; the next one has it again.
-    node.answer(&[(b":status", b"503")], "upstream connect error");
+    node.answer(&[(b":status", b"503")], b"upstream connect error");
     node.host.pass(TICK);
     node.tick();
     assert_eq!(node.poll()["done"], done);
@@ -204,18 +195,17 @@ fn what_a_dead_holder_did_is_not_done_again_by_its_heir() {
 
 #[test]
 fn what_no_sidecar_says_is_no_answer_and_is_logged_once() {
-    let marker = (&b"x-tracseq-sync"[..], &b"1"[..]);
-    let ok = (&b":status"[..], &b"200"[..]);
-    let good = r#"{"protocol":1,"commands":[]}"#;
+    let [ok, marker] = OK;
+    let good = r#"{"protocol":2,"commands":[],"state":{"store":"","number":0}}"#;
     let bad: [(&[Header], &str); 9] = [
         (&[(b":status", b"503")], "upstream connect error"),
         (&[ok], good),
         (&[ok, marker, marker], good),
-        (&[ok, (b"x-tracseq-sync", b"2")], good),
+        (&[ok, (b"x-tracseq-sync", b"3")], good),
         (&[(b":status", b"401"), marker], good),
         (&[ok, marker], ""),
         (&[ok, marker], "{nope"),
-        (&[ok, marker], r#"{"protocol":2,"commands":[]}"#),
+        (&[ok, marker], &good.replace(":2", ":3")),
         (&[], ""),
     ];
     for (headers, body) in bad {
@@ -223,7 +213,7 @@ fn what_no_sidecar_says_is_no_answer_and_is_logged_once() {
         node.tick();
         node.good(json!([]));
         for _ in 0..3 {
-            node.answer(headers, body);
+            node.answer(headers, body.as_bytes());
             node.host.pass(TICK);
             node.tick();
         }
@@ -313,4 +303,14 @@ fn a_record_that_cannot_be_read_counts_as_none() {
         heir.tick();
         assert_eq!(heir.polls(), 1, "{garbage:?}");
     }
+}
+
+#[test]
+fn an_old_sidecar_is_told_from_none_and_the_log_says_so() {
+    let node = Node::new(FakeHost::new(1));
+    node.tick();
+    let old = r#"{"protocol":1,"commands":[]}"#;
+    node.answer(&[(b":status", b"200"), (b"x-tracseq-sync", b"1")], old.as_bytes());
+    assert_eq!(node.host.logged("the sidecar speaks another protocol version"), 1);
+    assert_eq!(node.host.logged(r#""protocol":1"#), 1);
 }
