@@ -1,44 +1,29 @@
 //! The order of the stages, written once (contract, section 4).
 //!
-//! [`judge`] takes a request through every stage once and ends in a [`Step`]: forwarded or
-//! answered, never both. What has to be settled later travels in the [`Passage`].
+//! [`judge`] takes a request through every stage once and ends in a [`Step`]: forwarded, answered,
+//! or held until [`resume`]. What has to be settled later travels in the [`Passage`].
 
-use crate::event::{CallKind, Event, Events};
-use crate::facts::{Facts, NO_SERVICE};
-use crate::kernel::breaker::{CallResult, Permit};
-use crate::model::{Breaker, Limit, Policy};
+mod passage;
+
+use crate::event::Events;
+use crate::facts::Facts;
+use crate::kernel::breaker::Permit;
+use crate::model::{Limit, Policy};
 pub use crate::outcome::Outcome;
-use crate::outcome::classify;
 use crate::reason::Reason;
 use crate::render::{self, Refused};
-use crate::reply::{Edits, Header, Reply};
-use crate::stage::authenticate::{Interrupt, authenticate};
-use crate::stage::breaker::{self, Known, Settlement};
+use crate::reply::{Edits, Reply};
+pub use crate::stage::Means;
+use crate::stage::authenticate::{Identity, Interrupt, authenticate};
+use crate::stage::authorize::authorize;
+use crate::stage::breaker::{self, Known};
 use crate::stage::limit::{self, Admitted, Detached, Refusal, Subject};
-use crate::stage::{https, ip};
+use crate::stage::{csrf, https, ip};
 use crate::store::{Store, StoreError};
 use crate::time::Moment;
-use crate::verify::{Digest, Secrets, Verify};
 use alloc::string::String;
 use alloc::vec::Vec;
-
-/// What the stages may use beside the facts.
-pub struct Means<'a> {
-    /// Shared state.
-    pub store: &'a mut dyn Store,
-    /// Token verification.
-    pub verify: &'a mut dyn Verify,
-    /// Hashes of secrets.
-    pub digest: &'a dyn Digest,
-    /// Secrets from files.
-    pub secrets: &'a dyn Secrets,
-    /// Fills bytes at random. Called for few requests, so a call to the host is fine.
-    pub random: &'a mut dyn FnMut(&mut [u8]),
-    /// Where events go.
-    pub events: &'a mut dyn Events,
-    /// The two random keys of this process's fingerprints, created once in shared state.
-    pub seed: [u64; 2],
-}
+pub use passage::Passage;
 
 /// What is to be done with a request.
 #[derive(Debug)]
@@ -51,11 +36,22 @@ pub enum Step {
     Wait(Suspended),
 }
 
-/// A request that waits in the middle of its judgement. What it took stays taken if it never comes
-/// back, as for one whose token is refused.
+/// A request that waits in the middle of its judgement, the stages before authentication behind it.
+/// Consumed by [`resume`], so that it goes on at most once. What it took stays taken if it never
+/// comes back, as for one whose token is refused.
 #[derive(Debug)]
+#[must_use = "the request waits for it"]
 pub struct Suspended {
     early: Detached,
+    service: String,
+}
+
+impl Suspended {
+    /// For a request that ends while it waits: the client left, or its time is up.
+    #[must_use]
+    pub fn passage(self) -> Passage {
+        Passage { service: self.service, ..Passage::unseen() }
+    }
 }
 
 /// Where a walk begins.
@@ -64,20 +60,17 @@ enum From<'p> {
     Authentication(Admitted<'p>),
 }
 
+/// What a walk writes down on its way.
+#[derive(Default)]
+struct Notes {
+    edits: Edits,
+    cookie: Option<String>,
+}
+
 /// How a walk ends before its end.
 enum Stop<'p> {
     Refuse(Refused<'p>),
-    Wait(Suspended),
-}
-
-/// What a judged request carries until its log entry. Consumed by [`Passage::finish`], so that a
-/// permit is returned at most once.
-#[derive(Debug)]
-pub struct Passage {
-    service: String,
-    refused: Option<Reason>,
-    permit: Option<Permit>,
-    rate_limit: Vec<Header>,
+    Wait(Detached),
 }
 
 /// Judges one request: every stage once, in this order.
@@ -85,8 +78,9 @@ pub fn judge(policy: &Policy, facts: &Facts<'_>, means: &mut Means<'_>, now: Mom
     step(policy, facts, means, From::Start, now)
 }
 
-/// Goes on with a request that waited. The policy must be the one that it was judged by before; it
-/// may have to wait again, so whoever holds it sets a bound.
+/// Goes on with a request that waited, from authentication on: what it took before is not taken
+/// again. The policy must be the one that it was judged by before. It may have to wait again, so
+/// whoever holds it sets a bound.
 pub fn resume(
     policy: &Policy,
     facts: &Facts<'_>,
@@ -100,36 +94,38 @@ pub fn resume(
 
 fn step<'p>(
     policy: &'p Policy,
-    facts: &Facts<'_>,
+    facts: &Facts<'p>,
     means: &mut Means<'_>,
     from: From<'p>,
     now: Moment,
 ) -> Step {
-    let mut edits = Edits::default();
-    match walk(policy, facts, means, from, &mut edits, now) {
+    let mut notes = Notes::default();
+    let walked = walk(policy, facts, means, from, &mut notes, now);
+    let Notes { edits, cookie } = notes;
+    let service = String::from(facts.service_name());
+    match walked {
         Ok((admitted, permit)) => {
             let nearest = admitted.nearest();
             let headers = nearest.map(|near| render::rate_limit_headers(&near, None));
             let rate_limit = headers.unwrap_or_default();
-            let service = String::from(facts.service_name());
-            Step::Forward(edits, Passage { service, refused: None, permit, rate_limit })
+            Step::Forward(edits, Passage { service, refused: None, permit, rate_limit, cookie })
         }
-        Err(Stop::Wait(suspended)) => Step::Wait(suspended),
+        Err(Stop::Wait(early)) => Step::Wait(Suspended { early, service }),
         Err(Stop::Refuse(refused)) => {
-            let service = String::from(facts.service_name());
             let reply = render::reply(&refused, policy, facts);
             let refused = Some(refused.reason());
-            Step::Reply(reply, Passage { service, refused, permit: None, rate_limit: Vec::new() })
+            let rate_limit = Vec::new();
+            Step::Reply(reply, Passage { service, refused, permit: None, rate_limit, cookie })
         }
     }
 }
 
 fn walk<'p>(
     policy: &'p Policy,
-    facts: &Facts<'_>,
+    facts: &Facts<'p>,
     means: &mut Means<'_>,
     from: From<'p>,
-    edits: &mut Edits,
+    notes: &mut Notes,
     now: Moment,
 ) -> Result<(Admitted<'p>, Option<Permit>), Stop<'p>> {
     let limited = !ip::is_exempt(&policy.ip, facts.client);
@@ -145,14 +141,12 @@ fn walk<'p>(
         }
     };
     // A request that fails here keeps what it took, so that guessing is limited too.
-    let settings = policy.authentication.as_ref();
-    let identity = match authenticate(settings, facts, means.verify, means.events, edits, now) {
+    let identity = match authenticate(policy, facts, means, &mut notes.edits, now) {
         Ok(identity) => identity,
         Err(Interrupt::Refuse(reason)) => return Err(Stop::Refuse(Refused::For(reason))),
-        Err(Interrupt::Wait) => {
-            return Err(Stop::Wait(Suspended { early: early.detach(&policy.rate_limits) }));
-        }
+        Err(Interrupt::Wait) => return Err(Stop::Wait(early.detach(&policy.rate_limits))),
     };
+    trusted(policy, facts, &identity, means, notes, now).map_err(Stop::Refuse)?;
     let subject = Subject { identity: Some(&identity), ..subject };
     let late = limit_by(limits.filter(|limit| !limit.is_early()), &subject, means, now);
     let admitted = match late {
@@ -181,6 +175,24 @@ fn outside(policy: &Policy, facts: &Facts<'_>) -> Result<(), Refused<'static>> {
         ip::Verdict::Deny => Err(Refused::For(Reason::IpDenied)),
         _ => Ok(()),
     }
+}
+
+/// What is judged of one who is known: whether his browser was tricked, and what he may do.
+fn trusted<'p>(
+    policy: &'p Policy,
+    facts: &Facts<'_>,
+    identity: &Identity<'_>,
+    means: &mut Means<'_>,
+    notes: &mut Notes,
+    now: Moment,
+) -> Result<(), Refused<'p>> {
+    if let Some(settings) = &policy.csrf {
+        let session = csrf::session(settings, identity, facts);
+        notes.cookie = csrf::issue(settings, session, facts, means, now);
+        csrf::check(settings, session, facts, means, now).map_err(Refused::For)?;
+    }
+    authorize(policy.authorization.as_ref(), identity, facts, means.events)
+        .map_err(|denied| Refused::Denied { denied, method: identity.method() })
 }
 
 fn limit_by<'p>(
@@ -216,131 +228,6 @@ fn permit<'p>(
     let Some(settings) = policy.circuit_breakers.of(service) else { return Ok(None) };
     breaker::admit(settings, service, means.store, means.events, means.seed, now.monotonic)
         .map_err(|wait| Refused::Open { wait, fallback: settings.fallback.as_ref() })
-}
-
-impl Suspended {
-    /// For a request that ends while it waits.
-    #[must_use]
-    pub fn passage(self, facts_service: Option<&str>) -> Passage {
-        let service = String::from(facts_service.unwrap_or(NO_SERVICE));
-        Passage { service, ..Passage::unseen() }
-    }
-}
-
-impl Passage {
-    /// For a stream whose request headers this filter never saw (Envoy answered first).
-    #[must_use]
-    pub fn unseen() -> Self {
-        Self {
-            service: String::from(NO_SERVICE),
-            refused: None,
-            permit: None,
-            rate_limit: Vec::new(),
-        }
-    }
-
-    /// The same passage for a request that the shell had to refuse after all, because it could not
-    /// be read or changed as decided.
-    #[must_use]
-    pub fn refused(self, reason: Reason) -> Self {
-        Self { refused: Some(reason), rate_limit: Vec::new(), ..self }
-    }
-
-    /// Whether this request is a probe of a half-open breaker.
-    #[must_use]
-    pub fn is_probe(&self) -> bool {
-        self.permit.is_some_and(|permit| permit.probe.is_some())
-    }
-
-    /// An upgrade (a WebSocket) was established. For a probe that is the service's answer: its log
-    /// entry may come in hours, and a service that only serves WebSockets would stay half-open.
-    pub fn upgraded(
-        &mut self,
-        policy: &Policy,
-        store: &mut dyn Store,
-        events: &mut dyn Events,
-        seed: [u64; 2],
-        now: Moment,
-    ) {
-        let Some(settings) = policy.circuit_breakers.of(&self.service) else { return };
-        let Some(permit) = self.permit.take_if(|permit| permit.probe.is_some()) else { return };
-        let result = CallResult::Success;
-        let settlement = Settlement { service: &self.service, permit: Some(permit), result };
-        breaker::settle(settings, &settlement, store, events, seed, now.monotonic);
-        events.on(Event::BreakerCall { service: &self.service, kind: CallKind::Success });
-    }
-
-    /// Calls `add` for every header that the response is to have besides its own. `present` tells
-    /// whether it has one already: what the upstream set itself is kept.
-    pub fn response_headers(
-        &self,
-        policy: &Policy,
-        present: &mut dyn FnMut(&str) -> bool,
-        add: &mut dyn FnMut(&str, &str),
-    ) {
-        let security = policy.security_headers.iter().map(|(name, value)| (&**name, &**value));
-        let limits = self.rate_limit.iter().map(|(name, value)| (&**name, &**value));
-        for (name, value) in security.chain(limits) {
-            if !present(name) {
-                add(name, value);
-            }
-        }
-    }
-
-    /// Settles the request: the breaker learns the outcome, metrics learn everything. Called once,
-    /// from the log phase.
-    pub fn finish(
-        self,
-        policy: &Policy,
-        outcome: &Outcome<'_>,
-        store: &mut dyn Store,
-        events: &mut dyn Events,
-        seed: [u64; 2],
-        now: Moment,
-    ) {
-        let reached = match (&self.refused, outcome.service) {
-            (None, Some(service)) => service,
-            _ => &self.service,
-        };
-        events.on(Event::Finished {
-            service: reached,
-            refused: self.refused,
-            status: outcome.status,
-            from_upstream: outcome.is_from_upstream(),
-            duration: outcome.duration,
-        });
-        let mut settle = |service: &str, permit, how: &dyn Fn(&Breaker) -> CallResult| {
-            let Some(settings) = policy.circuit_breakers.of(service) else { return };
-            let result = how(settings);
-            let kind = match result {
-                CallResult::Success => CallKind::Success,
-                CallResult::Failure => CallKind::Failure,
-                CallResult::Ignored => CallKind::Ignored,
-            };
-            let settlement = Settlement { service, permit, result };
-            breaker::settle(settings, &settlement, store, events, seed, now.monotonic);
-            events.on(Event::BreakerCall { service, kind });
-        };
-        if self.refused.is_some() {
-            if self.permit.is_some() {
-                settle(&self.service, self.permit, &|_| CallResult::Ignored);
-            }
-            return;
-        }
-        let how = |settings: &Breaker| classify(outcome, settings);
-        if reached == self.service {
-            if self.permit.is_some() {
-                settle(reached, self.permit, &how);
-            }
-            return;
-        }
-        // An edit changed the route: the permit goes back unused, and the service that was really
-        // reached is told.
-        if self.permit.is_some() {
-            settle(&self.service, self.permit, &|_| CallResult::Ignored);
-        }
-        settle(reached, None, &how);
-    }
 }
 
 /// Closes a service's breaker by an operator's order.

@@ -4,10 +4,12 @@
 //! `WWW-Authenticate` (RFC 6750 section 3); rate-limit fields follow
 //! draft-ietf-httpapi-ratelimit-headers. A body never says more than the caller may know.
 
+use crate::event::AuthMethod;
 use crate::facts::Facts;
-use crate::model::{Fallback, Policy};
+use crate::model::{Fallback, Policy, Rule};
 use crate::reason::Reason;
 use crate::reply::{Header, Reply};
+use crate::stage::authorize::Denied;
 use crate::stage::limit::Nearest;
 use crate::time::Nanos;
 use alloc::borrow::Cow;
@@ -22,6 +24,12 @@ const PROBLEM_TYPES: &str = "https://iana.org/assignments/http-problem-types";
 /// Longest path that is echoed as `instance`.
 const INSTANCE_MAX: usize = 512;
 
+/// When a client may ask again for what was not there: keys and state are on their way, and come
+/// within seconds or not soon.
+const COME_BACK: Nanos = Nanos::from_secs(2);
+/// Longest list of permissions that a challenge names; some clients read only so much of a header.
+const SCOPE_MAX: usize = 512;
+
 /// A refusal before it is rendered.
 #[derive(Clone, Debug)]
 pub enum Refused<'p> {
@@ -29,6 +37,13 @@ pub enum Refused<'p> {
     For(Reason),
     /// HTTPS is required, and this is where to go.
     Redirect(String),
+    /// A permission is missing.
+    Denied {
+        /// What for.
+        denied: Denied<'p>,
+        /// What the request was authenticated by.
+        method: AuthMethod,
+    },
     /// A limit is exhausted.
     Over {
         /// The limit and how it stands.
@@ -52,6 +67,7 @@ impl Refused<'_> {
         match self {
             Self::For(reason) => *reason,
             Self::Redirect(_) => Reason::HttpsRequired,
+            Self::Denied { denied, .. } => denied.reason,
             Self::Over { .. } => Reason::RateLimited,
             Self::Open { .. } => Reason::BreakerOpen,
         }
@@ -121,7 +137,18 @@ pub fn reply(refused: &Refused<'_>, policy: &Policy, facts: &Facts<'_>) -> Reply
 fn headers(refused: &Refused<'_>, policy: &Policy) -> Vec<Header> {
     let retry_after = |wait: Nanos| -> Header { ("retry-after".into(), seconds(wait).to_string()) };
     match refused {
-        Refused::For(reason) => challenge(*reason, policy).into_iter().collect(),
+        Refused::For(reason @ (Reason::KeysUnavailable | Reason::StateUnavailable)) => {
+            let mut headers = challenges(*reason, policy);
+            headers.push(retry_after(COME_BACK));
+            headers
+        }
+        Refused::For(reason) => challenges(*reason, policy),
+        // RFC 6750 speaks of tokens; for a key there is nothing to say.
+        Refused::Denied { denied, method: AuthMethod::Jwt } => {
+            let scope = denied.rule.map(scope).unwrap_or_default();
+            vec![bearer(policy, &format!(", error=\"insufficient_scope\"{scope}"))]
+        }
+        Refused::Denied { denied, .. } => challenges(denied.reason, policy),
         Refused::Redirect(location) => vec![("location".into(), location.clone())],
         Refused::Over { nearest, retry } => {
             let mut headers = rate_limit_headers(nearest, *retry);
@@ -140,35 +167,61 @@ const fn seconds(wait: Nanos) -> u64 {
     if seconds == 0 { 1 } else { seconds }
 }
 
-/// `WWW-Authenticate`: no error code where no credential was sent (RFC 6750 section 3.1).
-fn challenge(reason: Reason, policy: &Policy) -> Option<Header> {
-    let realm: String =
-        policy.name.chars().filter(|c| c.is_ascii_graphic() && *c != '"' && *c != '\\').collect();
-    let value = match reason {
-        Reason::CredentialsMissing => format!("Bearer realm=\"{realm}\""),
+/// `WWW-Authenticate` for every kind of credential that is taken here: no error code where no
+/// token was sent (RFC 6750 section 3.1), and of a bad API key not a word.
+fn challenges(reason: Reason, policy: &Policy) -> Vec<Header> {
+    let error = match reason {
+        Reason::CredentialsMissing | Reason::ApiKeyInvalid => String::new(),
         Reason::TokenMalformed
         | Reason::TokenExpired
         | Reason::TokenNotYetValid
         | Reason::TokenUntrusted
         | Reason::TokenRevoked => {
             let (_, _, detail, _) = words(reason);
-            format!(
-                "Bearer realm=\"{realm}\", error=\"invalid_token\", error_description=\"{detail}\""
-            )
-        }
-        Reason::ApiKeyInvalid => format!("Bearer realm=\"{realm}\""),
-        Reason::PermissionDenied => {
-            format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\"")
+            format!(", error=\"invalid_token\", error_description=\"{detail}\"")
         }
         Reason::HttpsRequired
         | Reason::IpDenied
         | Reason::CsrfRejected
+        | Reason::PermissionDenied
         | Reason::KeysUnavailable
         | Reason::RateLimited
         | Reason::BreakerOpen
-        | Reason::StateUnavailable => return None,
+        | Reason::StateUnavailable => return Vec::new(),
     };
-    Some(("www-authenticate".into(), value))
+    let settings = policy.authentication.as_ref();
+    let keys = settings.is_some_and(|settings| settings.api_keys.is_some());
+    let only_keys = keys && settings.is_some_and(|settings| settings.providers.is_empty());
+    let mut headers = Vec::new();
+    if !only_keys {
+        headers.push(bearer(policy, &error));
+    }
+    if keys {
+        let value = format!("ApiKey realm=\"{}\"", realm(policy));
+        headers.push(("www-authenticate".into(), value));
+    }
+    headers
+}
+
+fn bearer(policy: &Policy, more: &str) -> Header {
+    ("www-authenticate".into(), format!("Bearer realm=\"{}\"{more}", realm(policy)))
+}
+
+fn realm(policy: &Policy) -> String {
+    policy.name.chars().filter(|c| c.is_ascii_graphic() && *c != '"' && *c != '\\').collect()
+}
+
+/// What a rule asks for, as `scope` of RFC 6750 section 3; nothing when it is too long or has bytes
+/// that may not stand there.
+fn scope(rule: &Rule) -> String {
+    let all: Vec<&str> = rule.require.iter().chain(&rule.require_any).map(String::as_str).collect();
+    let safe = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
+    let safe = all.iter().all(|permission| permission.chars().all(safe));
+    let list = all.join(" ");
+    if !safe || list.is_empty() || list.len() > SCOPE_MAX {
+        return String::new();
+    }
+    format!(", scope=\"{list}\"")
 }
 
 /// `RateLimit`, `RateLimit-Policy` and the older `X-RateLimit-*`. A refused client's `t` is its
@@ -225,7 +278,10 @@ fn problem(
         Refused::Open { wait, .. } => {
             put("retry_after", Value::from(seconds(*wait)));
         }
-        Refused::For(_) | Refused::Redirect(_) => {}
+        Refused::For(Reason::KeysUnavailable | Reason::StateUnavailable) => {
+            put("retry_after", Value::from(seconds(COME_BACK)));
+        }
+        Refused::For(_) | Refused::Redirect(_) | Refused::Denied { .. } => {}
     }
     Value::Object(body).to_string().into_bytes()
 }

@@ -35,6 +35,13 @@ pub struct Edits {
 }
 
 impl Edits {
+    /// Removes a header that is there, once however often this is said.
+    pub fn remove(&mut self, name: &str) {
+        if !self.remove.iter().any(|one| one == name) {
+            self.remove.push(String::from(name));
+        }
+    }
+
     /// Whether nothing is to be changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,6 +1,9 @@
 //! What the core's own tests share: a store that is a map, with a rival writer.
 
+use crate::fingerprint::Fingerprint;
+use crate::model::SecretSource;
 use crate::store::{Store, StoreError, Swap, Versioned};
+use crate::verify::{Digest, Same, Secrets};
 use alloc::vec::Vec;
 use std::collections::BTreeMap;
 
@@ -49,5 +52,41 @@ impl Store for FakeStore {
         }
         self.values.insert(key.to_vec(), Versioned { bytes: value.to_vec(), cas });
         Ok(Swap::Done)
+    }
+}
+
+/// Hashes that are good enough to tell inputs apart: cryptography is the crate `token`'s business.
+pub(crate) struct FakeDigest;
+
+impl Digest for FakeDigest {
+    fn sha256(&self, bytes: &[u8]) -> [u8; 32] {
+        self.hmac_sha256(b"", bytes)
+    }
+
+    fn hmac_sha256(&self, key: &[u8], message: &[u8]) -> [u8; 32] {
+        let mut out = [0; 32];
+        for (number, eight) in out.chunks_exact_mut(8).enumerate() {
+            let mut print = Fingerprint::new([number as u64, 7], "fake");
+            print.part(key);
+            print.part(message);
+            eight.copy_from_slice(&print.finish().to_be_bytes());
+        }
+        out
+    }
+
+    fn same(&self, one: &[u8], other: &[u8]) -> Same {
+        if one == other { Same::Yes } else { Same::No }
+    }
+}
+
+/// Secrets as a policy states them, and one file that was handed over.
+pub(crate) struct FakeSecrets;
+
+impl Secrets for FakeSecrets {
+    fn reveal<'a>(&'a self, source: &'a SecretSource) -> Option<&'a [u8]> {
+        match source {
+            SecretSource::Known(secret) => Some(secret.reveal()),
+            SecretSource::File(path) => (path == "/there").then_some(b"from a file"),
+        }
     }
 }

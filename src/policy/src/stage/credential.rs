@@ -1,8 +1,9 @@
-//! Finding the token in a request, and taking it out again. Nothing here judges a token.
+//! Finding a credential in a request, and taking it out again. Nothing here judges one.
 
 use crate::facts::Facts;
 use crate::headers::{Headers, Occurrence};
-use crate::model::{Authentication, TokenLocation};
+use crate::model::TokenLocation;
+use crate::path::digit;
 use crate::reply::Edits;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,29 +11,61 @@ use alloc::vec::Vec;
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found<'a> {
-    /// No token anywhere.
+    /// No credential anywhere.
     Nothing,
-    /// One token (or the same one several times).
-    Token(&'a [u8]),
-    /// Two different tokens, or a place that holds something ambiguous: the upstream might use the
+    /// One credential (or the same one several times).
+    One(Credential<'a>),
+    /// Two different ones, or a place that holds something ambiguous: the upstream might use the
     /// one that was not checked.
     Ambiguous,
 }
 
-/// Looks in every place that any provider names.
-#[must_use]
-pub fn find<'a>(authentication: &Authentication, facts: &Facts<'a>) -> Found<'a> {
-    let mut found = Found::Nothing;
-    for location in authentication.providers.iter().flat_map(|provider| &provider.locations) {
-        found = match (found, at(location, facts)) {
-            (_, Found::Ambiguous) => return Found::Ambiguous,
-            (before, Found::Nothing) => before,
-            (Found::Nothing, here) => here,
-            (Found::Token(one), Found::Token(other)) if one == other => found,
-            _ => return Found::Ambiguous,
-        };
+/// A credential as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credential<'a> {
+    /// The token or key; in a query still percent-encoded.
+    pub bytes: &'a [u8],
+    /// What brought it.
+    pub carrier: Carrier,
+}
+
+/// What brought a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A header, which only a program that knows the credential can send.
+    Header,
+    /// A cookie and nothing else: a browser sends it whoever asks it to.
+    Cookie,
+    /// The query.
+    Query,
+    /// Several of them.
+    Several,
+}
+
+impl<'a> Found<'a> {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Ambiguous, _) | (_, Self::Ambiguous) => Self::Ambiguous,
+            (Self::Nothing, found) | (found, Self::Nothing) => found,
+            (Self::One(one), Self::One(other)) if one.bytes == other.bytes => {
+                let same = one.carrier == other.carrier;
+                Self::One(Credential {
+                    carrier: if same { one.carrier } else { Carrier::Several },
+                    ..one
+                })
+            }
+            (Self::One(_), Self::One(_)) => Self::Ambiguous,
+        }
     }
-    found
+}
+
+/// Looks in all these places.
+#[must_use]
+pub fn find<'a, 'p>(
+    locations: impl IntoIterator<Item = &'p TokenLocation>,
+    facts: &Facts<'a>,
+) -> Found<'a> {
+    locations.into_iter().map(|location| at(location, facts)).fold(Found::Nothing, Found::and)
 }
 
 /// Looks in one place.
@@ -43,24 +76,28 @@ pub fn at<'a>(location: &TokenLocation, facts: &Facts<'a>) -> Found<'a> {
             Occurrence::Absent => Found::Nothing,
             Occurrence::Repeated => Found::Ambiguous,
             Occurrence::Once(value) => match scheme {
-                None => Found::Token(value),
+                None => one(value, Carrier::Header),
                 Some(scheme) => after_scheme(value, scheme),
             },
         },
-        TokenLocation::Cookie(name) => single(cookies(&facts.headers, name)),
-        TokenLocation::Query(name) => single(query(facts, name)),
+        TokenLocation::Cookie(name) => cookie(&facts.headers, name),
+        TokenLocation::Query(name) => all(query(facts, name), Carrier::Query),
     }
 }
 
-fn single<'a>(values: impl Iterator<Item = &'a [u8]>) -> Found<'a> {
-    let mut found = Found::Nothing;
-    for value in values {
-        found = match found {
-            Found::Token(before) if before != value => return Found::Ambiguous,
-            _ => Found::Token(value),
-        };
-    }
-    found
+/// The cookie of that name.
+#[must_use]
+pub fn cookie<'a>(headers: &Headers<'a>, name: &str) -> Found<'a> {
+    let found = cookies(headers).filter(|pair| key(pair).trim_ascii_end() == name.as_bytes());
+    all(found.map(|pair| value(pair).trim_ascii_start()), Carrier::Cookie)
+}
+
+fn one(bytes: &[u8], carrier: Carrier) -> Found<'_> {
+    Found::One(Credential { bytes, carrier })
+}
+
+fn all<'a>(values: impl Iterator<Item = &'a [u8]>, carrier: Carrier) -> Found<'a> {
+    values.map(|bytes| one(bytes, carrier)).fold(Found::Nothing, Found::and)
 }
 
 /// `Bearer token`: the scheme in any case, then spaces (RFC 9110 section 11.4). Another scheme is
@@ -72,17 +109,13 @@ fn after_scheme<'a>(value: &'a [u8], scheme: &str) -> Found<'a> {
     }
     match rest.first() {
         // The bare word is an empty token, so that it is refused as malformed.
-        None => Found::Token(b""),
-        Some(b' ') => Found::Token(rest.trim_ascii_start()),
+        None => one(b"", Carrier::Header),
+        Some(b' ') => one(rest.trim_ascii_start(), Carrier::Header),
         Some(_) => Found::Nothing,
     }
 }
 
-fn cookies<'a>(headers: &Headers<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
-    pairs_of_cookies(headers).filter(move |pair| key(pair) == name.as_bytes()).map(value)
-}
-
-fn pairs_of_cookies<'a>(headers: &Headers<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+fn cookies<'a>(headers: &Headers<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
     headers
         .iter()
         .filter(|(header, _)| *header == b"cookie")
@@ -92,10 +125,51 @@ fn pairs_of_cookies<'a>(headers: &Headers<'a>) -> impl Iterator<Item = &'a [u8]>
 
 fn query<'a>(facts: &Facts<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let (_, query) = split_path(facts.headers.first(":path").unwrap_or_default());
-    query
-        .split(|byte| *byte == b'&')
-        .filter(move |pair| key(pair) == name.as_bytes() && pair.contains(&b'='))
+    pairs(query)
+        .map(|(_, pair)| pair)
+        .filter(move |pair| is_named(key(pair), name) && pair.contains(&b'='))
         .map(value)
+}
+
+/// The pairs of a query with the byte before each. Some servers split at `;` too.
+fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = Some(query);
+    let mut before: &[u8] = b"";
+    core::iter::from_fn(move || {
+        let all = rest?;
+        let end = all.iter().position(|byte| matches!(byte, b'&' | b';'));
+        let (pair, after) = all.split_at_checked(end.unwrap_or(all.len()))?;
+        let found = (before, pair);
+        (before, rest) = match after.split_at_checked(1) {
+            Some((mark, after)) => (mark, Some(after)),
+            None => (&b""[..], None),
+        };
+        Some(found)
+    })
+}
+
+/// Whether a parameter has a name, however it is spelt: an upstream decodes `access%5Ftoken`.
+fn is_named(key: &[u8], name: &str) -> bool {
+    key == name.as_bytes() || (key.contains(&b'%') && percent_decoded(key) == name.as_bytes())
+}
+
+/// Percent escapes decoded once; a broken one stays as it is.
+#[must_use]
+pub fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let escape = match rest {
+            [b'%', high, low, after @ ..] => {
+                digit(*high).zip(digit(*low)).map(|(high, low)| (high << 4 | low, after))
+            }
+            _ => None,
+        };
+        let (byte, after) = escape.unwrap_or((*first, after));
+        out.push(byte);
+        rest = after;
+    }
+    out
 }
 
 fn split_path(whole: &[u8]) -> (&[u8], &[u8]) {
@@ -116,36 +190,40 @@ fn value(pair: &[u8]) -> &[u8] {
     pair.get(key(pair).len().saturating_add(1)..).unwrap_or_default()
 }
 
-/// Takes the token out of every place of a provider, leaving everything else as it came.
-pub fn strip(locations: &[TokenLocation], facts: &Facts<'_>, edits: &mut Edits) {
-    let (mut cookies, mut parameters) = (Vec::new(), Vec::new());
-    for location in locations.iter().filter(|location| at(location, facts) != Found::Nothing) {
+/// Takes a credential out of all these places, leaving everything else as it came.
+pub fn strip<'p>(
+    locations: impl IntoIterator<Item = &'p TokenLocation>,
+    facts: &Facts<'_>,
+    edits: &mut Edits,
+) {
+    let (mut names, mut parameters) = (Vec::new(), Vec::new());
+    for location in locations.into_iter().filter(|place| at(place, facts) != Found::Nothing) {
         match location {
-            TokenLocation::Header { name, .. } => edits.remove.push(name.clone()),
-            TokenLocation::Cookie(name) => cookies.push(name.as_bytes()),
-            TokenLocation::Query(name) => parameters.push(name.as_bytes()),
+            TokenLocation::Header { name, .. } => edits.remove(name),
+            TokenLocation::Cookie(name) => names.push(name.as_bytes()),
+            TokenLocation::Query(name) => parameters.push(name.as_str()),
         }
     }
-    if !cookies.is_empty() {
-        let pairs = pairs_of_cookies(&facts.headers);
-        let others = join(pairs.filter(|pair| !cookies.contains(&key(pair))), b"; ");
+    if !names.is_empty() {
+        let others = cookies(&facts.headers)
+            .filter(|pair| !pair.is_empty() && !names.contains(&key(pair).trim_ascii_end()));
+        let others = others.collect::<Vec<_>>().join(&b"; "[..]);
         if others.is_empty() {
-            edits.remove.push(String::from("cookie"));
+            edits.remove("cookie");
         } else {
             edits.set.push((String::from("cookie"), others));
         }
     }
     if !parameters.is_empty() {
         let (path, query) = split_path(facts.headers.first(":path").unwrap_or_default());
-        let pairs = query.split(|byte| *byte == b'&');
-        let kept = join(pairs.filter(|pair| !parameters.contains(&key(pair))), b"&");
-        let mark: &[u8] = if kept.is_empty() { b"" } else { b"?" };
-        edits.set.push((String::from(":path"), [path, mark, &kept].concat()));
+        let mut kept = path.to_vec();
+        let is_kept = |pair: &[u8]| !parameters.iter().any(|name| is_named(key(pair), name));
+        for (before, pair) in pairs(query).filter(|(_, pair)| is_kept(pair)) {
+            kept.extend_from_slice(if kept.len() == path.len() { b"?" } else { before });
+            kept.extend_from_slice(pair);
+        }
+        edits.set.push((String::from(":path"), kept));
     }
-}
-
-fn join<'a>(pairs: impl Iterator<Item = &'a [u8]>, between: &[u8]) -> Vec<u8> {
-    pairs.collect::<Vec<_>>().join(between)
 }
 
 #[cfg(test)]
@@ -166,12 +244,16 @@ mod tests {
         assert_eq!(at(location, &facts), expected, "{headers:?}");
     }
 
+    const fn by(carrier: Carrier, bytes: &[u8]) -> Found<'_> {
+        Found::One(Credential { bytes, carrier })
+    }
+
     #[test]
     fn a_bearer_token_is_found_whatever_the_case_of_its_scheme() {
         let bearer = header(Some("Bearer"));
-        check(&bearer, &[("authorization", "Bearer abc")], Found::Token(b"abc"));
-        check(&bearer, &[("authorization", "bearer  abc")], Found::Token(b"abc"));
-        check(&bearer, &[("authorization", "Bearer")], Found::Token(b""));
+        check(&bearer, &[("authorization", "Bearer abc")], by(Carrier::Header, b"abc"));
+        check(&bearer, &[("authorization", "bearer  abc")], by(Carrier::Header, b"abc"));
+        check(&bearer, &[("authorization", "Bearer")], by(Carrier::Header, b""));
         check(&bearer, &[("authorization", "Bearer\tabc")], Found::Nothing);
         check(&bearer, &[("authorization", "Bearer-invalid")], Found::Nothing);
         check(&bearer, &[("authorization", "Basic abc")], Found::Nothing);
@@ -179,21 +261,68 @@ mod tests {
         check(&bearer, &[], Found::Nothing);
         let twice = [("authorization", "Bearer a"), ("authorization", "Bearer a")];
         check(&bearer, &twice, Found::Ambiguous);
-        check(&header(None), &[("authorization", "abc")], Found::Token(b"abc"));
+        check(&header(None), &[("authorization", "abc")], by(Carrier::Header, b"abc"));
     }
 
     #[test]
     fn cookies_and_queries_are_searched_by_their_exact_name() {
         let cookie = TokenLocation::Cookie(String::from("session"));
-        check(&cookie, &[("cookie", "a=1; session=tok; b=2")], Found::Token(b"tok"));
+        check(&cookie, &[("cookie", "a=1; session=tok; b=2")], by(Carrier::Cookie, b"tok"));
         check(&cookie, &[("cookie", "xsession=1")], Found::Nothing);
-        check(&cookie, &[("cookie", "a=1"), ("cookie", "session=tok")], Found::Token(b"tok"));
+        check(
+            &cookie,
+            &[("cookie", "a=1"), ("cookie", "session=tok")],
+            by(Carrier::Cookie, b"tok"),
+        );
         check(&cookie, &[("cookie", "session=x; session=y")], Found::Ambiguous);
+        check(&cookie, &[("cookie", "session = tok")], by(Carrier::Cookie, b"tok"));
+        check(&cookie, &[("cookie", "session=x; session =y")], Found::Ambiguous);
         let query = TokenLocation::Query(String::from("access_token"));
-        check(&query, &[(":path", "/a?b=1&access_token=tok")], Found::Token(b"tok"));
+        check(&query, &[(":path", "/a?b=1&access_token=tok")], by(Carrier::Query, b"tok"));
         check(&query, &[(":path", "/a?access_token")], Found::Nothing);
         check(&query, &[(":path", "/access_token=tok")], Found::Nothing);
         check(&query, &[(":path", "/a?access_token=x&access_token=y")], Found::Ambiguous);
+    }
+
+    #[test]
+    fn a_parameter_has_one_name_however_it_is_spelt() {
+        let query = TokenLocation::Query(String::from("access_token"));
+        let tok = || by(Carrier::Query, b"tok");
+        check(&query, &[(":path", "/a?access%5Ftoken=tok")], tok());
+        check(&query, &[(":path", "/a?%61ccess%5ftoken=tok")], tok());
+        check(&query, &[(":path", "/a?access%5Ftoken=x&access_token=y")], Found::Ambiguous);
+        check(&query, &[(":path", "/a?b=1;access_token=tok")], tok());
+        // Decoded once: this is the name `access%5Ftoken` to whoever reads it.
+        check(&query, &[(":path", "/a?access%255Ftoken=tok")], Found::Nothing);
+        check(&query, &[(":path", "/a?access%5token=tok")], Found::Nothing);
+        check(&query, &[(":path", "/a?access_token%=tok")], Found::Nothing);
+    }
+
+    #[test]
+    fn stripping_takes_every_spelling_and_keeps_the_separators() {
+        let bytes = serialize(&[
+            (b":path", b"/a?x=1;k%65y=s&y=2;&key=s;z=%zz"),
+            (b"cookie", b"s = 1;; b=2"),
+        ]);
+        let facts = Facts { headers: Headers::new(&bytes), client: None, service: None };
+        let mut edits = Edits::default();
+        let query = TokenLocation::Query(String::from("key"));
+        strip([&query, &TokenLocation::Cookie(String::from("s"))], &facts, &mut edits);
+        let set = [("cookie", &b"b=2"[..]), (":path", b"/a?x=1&y=2;;z=%zz")];
+        assert_eq!(edits.set, set.map(|(k, v)| (String::from(k), v.to_vec())));
+    }
+
+    #[test]
+    fn a_credential_in_two_places_was_not_brought_by_a_cookie_alone() {
+        let bytes = serialize(&[(b"authorization", b"Bearer tok"), (b"cookie", b"s=tok; t=tok")]);
+        let facts = Facts { headers: Headers::new(&bytes), client: None, service: None };
+        let cookie = |name: &str| TokenLocation::Cookie(String::from(name));
+        let two = [cookie("s"), cookie("t")];
+        assert_eq!(find(&two, &facts), by(Carrier::Cookie, b"tok"));
+        assert_eq!(
+            find(&[cookie("s"), header(Some("Bearer"))], &facts),
+            by(Carrier::Several, b"tok")
+        );
     }
 
     #[test]

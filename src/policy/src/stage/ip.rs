@@ -54,6 +54,21 @@ pub fn contains(cidr: &Cidr, address: IpAddr) -> bool {
     }
 }
 
+/// Whether a prefix that is kept as text (`10.0.0.0/8`, or an address alone) contains an address.
+/// What is no prefix contains nothing.
+#[must_use]
+pub fn is_within(prefix: &str, address: IpAddr) -> bool {
+    let (network, length) = prefix.split_once('/').unwrap_or((prefix, ""));
+    let Ok(network) = network.parse::<IpAddr>() else { return false };
+    let longest = if network.is_ipv4() { 32 } else { 128 };
+    let length = if prefix.contains('/') { length.parse().ok() } else { Some(longest) };
+    let Some(length) = length.filter(|length| *length <= longest) else { return false };
+    let mapped = network.is_ipv6() && network.to_canonical().is_ipv4();
+    let prefix = if mapped { u8::checked_sub(length, 96) } else { Some(length) };
+    let within = |prefix| contains(&Cidr { network: network.to_canonical(), prefix }, address);
+    prefix.is_some_and(within)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +96,25 @@ mod tests {
         within("::1", 128, "::1", true);
         within("::", 0, "1.2.3.4", false);
         within("0.0.0.0", 0, "::1", false);
+    }
+
+    #[test]
+    fn a_prefix_as_text_contains_what_it_says_and_broken_text_nothing() {
+        let check = |prefix: &str, address: &str, expected: bool| {
+            assert_eq!(is_within(prefix, address.parse().unwrap()), expected, "{prefix}");
+        };
+        check("10.0.0.0/8", "10.1.2.3", true);
+        check("10.0.0.0/8", "11.1.2.3", false);
+        check("10.1.2.3", "10.1.2.3", true);
+        check("10.1.2.3", "10.1.2.4", false);
+        check("::ffff:10.0.0.0/104", "10.1.2.3", true);
+        check("2001:db8::/32", "2001:db8::1", true);
+        check("0.0.0.0/0", "10.1.2.3", true);
+        for broken in
+            ["", "/", "10.0.0.0/", "10.0.0.0/33", "x/8", "10.0.0.0/-1", "::ffff:1.2.3.4/8"]
+        {
+            check(broken, "10.1.2.3", false);
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Subject<'a> {
     /// Its endpoint's name.
     pub endpoint: &'a str,
     /// Who it is; `None` before authentication, when only limits that need nobody are judged.
-    pub identity: Option<&'a Identity>,
+    pub identity: Option<&'a Identity<'a>>,
 }
 
 /// Tokens that were taken and can be given back.
@@ -275,8 +275,14 @@ fn key_part(part: &KeyPart, subject: &Subject<'_>, print: &mut Fingerprint) {
     match part {
         KeyPart::Service => or_missing(facts.service, print),
         KeyPart::Endpoint => print.part(subject.endpoint.as_bytes()),
-        KeyPart::User => or_missing(subject.identity.and_then(Identity::user), print),
-        KeyPart::ApiKey => or_missing(None, print),
+        KeyPart::User => {
+            if subject.identity.is_some_and(|identity| identity.api_key().is_some()) {
+                // One part more than a user has: no user's name can be the same parts.
+                print.part(b"api key");
+            }
+            or_missing(subject.identity.and_then(Identity::user), print);
+        }
+        KeyPart::ApiKey => or_missing(subject.identity.and_then(Identity::api_key), print),
         KeyPart::Tier => or_missing(subject.identity.and_then(Identity::tier), print),
         KeyPart::Claim(name) => {
             let claim = subject.identity.and_then(|identity| identity.claim(name));
@@ -295,8 +301,9 @@ fn key_part(part: &KeyPart, subject: &Subject<'_>, print: &mut Fingerprint) {
 
 /// Lets an administrator find every record of one user without keeping the name.
 fn identity_print(subject: &Subject<'_>, seed: [u64; 2]) -> u64 {
-    let user = subject.identity.and_then(Identity::user);
-    user.map_or(0, |user| fingerprint::of(seed, "user", user))
+    let Some(identity) = subject.identity else { return 0 };
+    let domain = if identity.api_key().is_some() { "api key" } else { "user" };
+    identity.user().map_or(0, |user| fingerprint::of(seed, domain, user))
 }
 
 /// A bucket's record: whose it is, and when it will be full again.
