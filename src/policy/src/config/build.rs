@@ -188,14 +188,8 @@ impl Site<'_> {
                 }
                 secret
             }
-            Found::File(_) => {
-                let wrong = "files come through the channel that this token opens, so nothing \
-                             could fetch it"
-                    .to_string();
-                self.mistake(&reference.at("file"), wrong, "{env: NAME}");
-                Secret::new(Vec::new())
-            }
-            Found::Unknown => Secret::new(Vec::new()),
+            // A file is refused by the shape.
+            Found::File(_) | Found::Unknown => Secret::new(Vec::new()),
         };
         Sidecar { cluster: section.string("cluster"), token }
     }

@@ -111,6 +111,13 @@ pub(super) enum Kind {
     Foreign,
     /// A part of the contract that no stage implements yet: refused unless it is empty.
     Later,
+    /// A key that people may try here.
+    Never {
+        /// Why it cannot work.
+        why: &'static str,
+        /// What does.
+        instead: &'static str,
+    },
 }
 
 impl Object {
@@ -121,12 +128,17 @@ impl Object {
 
     /// All keys that do something, for messages.
     pub(super) fn names(&self) -> Vec<&'static str> {
-        let working = self.fields.iter().filter(|field| !matches!(field.kind, Kind::Later));
+        let working = self.fields.iter().filter(|field| field.kind.works());
         working.map(|field| field.name).collect()
     }
 }
 
 impl Kind {
+    /// Whether it can be used at all.
+    pub(super) fn works(&self) -> bool {
+        !matches!(self, Self::Later | Self::Never { .. })
+    }
+
     /// The bare noun: what a value of another type is not.
     pub(super) fn noun(&self) -> &'static str {
         match self {
@@ -136,7 +148,7 @@ impl Kind {
             Self::Span { .. } => "a duration",
             Self::List { .. } => "a list",
             Self::Map { .. } | Self::Object(_) | Self::Foreign => "an object",
-            Self::Later => "empty",
+            Self::Later | Self::Never { .. } => "empty",
         }
     }
 
@@ -164,6 +176,7 @@ impl Kind {
             Self::Object(object) => format!("an object with keys of {}", object.names().join(", ")),
             Self::Foreign => "an object".to_string(),
             Self::Later => "leave it out, or empty".to_string(),
+            Self::Never { instead, .. } => (*instead).to_string(),
         }
     }
 
@@ -174,7 +187,7 @@ impl Kind {
             Self::Text(format) => {
                 matches!(format, Format::Secret | Format::Variable | Format::File | Format::Sha256)
             }
-            Self::Object(_) | Self::Foreign | Self::Later => true,
+            Self::Object(_) | Self::Foreign | Self::Later | Self::Never { .. } => true,
             _ => false,
         }
     }

@@ -42,6 +42,7 @@ fn kind(kind: &Kind) -> Value {
         }),
         Kind::Object(of) => object(of),
         Kind::Foreign => json!({ "type": "object" }),
+        Kind::Never { .. } => json!({ "not": {} }),
         Kind::Later => json!({ "type": ["object", "array"], "maxProperties": 0, "maxItems": 0 }),
     }
 }
@@ -89,6 +90,7 @@ fn property(field: &Field) -> Value {
     };
     let later = match field.kind {
         Kind::Later => format!(" Must be empty: {LATER}."),
+        Kind::Never { why, .. } => format!(" Never: {why}."),
         _ => without.unwrap_or_default(),
     };
     insert(&mut schema, "description", json!(format!("{}{later}", field.doc)));

@@ -14,7 +14,7 @@ use access::{AUTHORIZATION, CSRF, REVOCATION};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use authentication::AUTHENTICATION;
-use keys::SECRET;
+use keys::{TOKEN, is_reference};
 use serde_json::Value;
 
 /// Most entries of a list or map where nothing speaks for another number: a policy is pushed to
@@ -318,10 +318,9 @@ static SIDECAR: Object = object(&[
     field("cluster", Kind::Text(Format::Service), Required, "The Envoy cluster of the sidecar."),
     field(
         "token",
-        Kind::Object(&SECRET),
+        Kind::Object(&TOKEN),
         Required,
-        "The bearer token of the channel between filter and sidecar; not by `file`, which would \
-         have to come through this channel.",
+        "The bearer token of the channel between filter and sidecar.",
     ),
 ]);
 
@@ -336,7 +335,7 @@ pub(super) fn section_index(path: &str) -> usize {
 pub(super) fn variables(value: &Value, kind: &Kind, names: &mut Vec<String>) {
     match (kind, value) {
         (Kind::Object(object), Value::Object(map)) => {
-            if core::ptr::eq(*object, &raw const SECRET) {
+            if is_reference(object) {
                 names.extend(map.get("env").and_then(Value::as_str).map(ToString::to_string));
             }
             for field in object.fields {

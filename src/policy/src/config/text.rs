@@ -181,7 +181,10 @@ impl Format {
                 "a permission such as samples:read or samples:*:read: segments of visible ASCII \
                  (without `\"` and `\\`) between `:`, `*` for a whole segment only"
             }
-            Self::Sha256 => "64 hexadecimal digits: the SHA-256 of the secret",
+            Self::Sha256 => {
+                "64 hexadecimal digits: the SHA-256 of the secret, as \
+                 `printf %s \"$SECRET\" | sha256sum` prints it"
+            }
             Self::Time => "a time such as 2027-01-01T00:00:00Z (RFC 3339), from 1970 on",
             Self::Origin => "an origin as browsers write it, such as https://app.example",
             Self::File => "the absolute path of a file, without empty and dot segments",

@@ -25,6 +25,7 @@ pub(super) fn walk(value: &Value, kind: &Kind, path: &str, mistakes: &mut Vec<Mi
     let what = match (kind, value) {
         (Kind::Later, _) if is_empty(value) => return Value::Null,
         (Kind::Later, _) => LATER.to_string(),
+        (Kind::Never { why, .. }, _) => (*why).to_string(),
         (_, Value::Null) => "has no value (null)".to_string(),
         (Kind::List { of, min, max }, Value::Array(entries)) => {
             if (*min..=*max).contains(&entries.len()) {
@@ -162,8 +163,11 @@ fn choice(map: &Map<String, Value>, object: &Object, path: &str, mistakes: &mut 
     let given =
         |name: &&&str| map.get(**name).is_some_and(|value| !(is_later(name) && is_empty(value)));
     let named: Vec<&str> = names.iter().filter(given).copied().collect();
-    let refused = |(key, value): (&String, &Value)| {
-        object.field(key).is_none() || (is_later(key) && !is_empty(value))
+    let refused = |(key, value): (&String, &Value)| match object.field(key).map(|field| &field.kind)
+    {
+        None | Some(Kind::Never { .. }) => true,
+        Some(Kind::Later) => !is_empty(value),
+        Some(_) => false,
     };
     let several = matches!(object.choice, Choice::One(_)) && named.len() > 1;
     let none = named.is_empty() && !map.iter().any(refused);

@@ -200,8 +200,8 @@ fn what_is_legal_but_may_surprise_gets_a_warning() {
             { "path": "/b", "methods": ["GET"] },
         ]),
         &[
-            "authorization.rules[1]: rules[0] matches all of it before",
-            "authorization.rules[4]: rules[3] matches all of it before",
+            "authorization.rules[1]: authorization.rules[0] matches all of it before",
+            "authorization.rules[4]: authorization.rules[3] matches all of it before",
         ],
     );
     check_warnings("/authentication/api_keys/forward", json!({ "id": "x-user" }), &[]);

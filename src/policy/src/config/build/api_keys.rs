@@ -16,11 +16,9 @@ impl Site<'_> {
         let locations = self.locations(section, Credential::ApiKey);
         let sections = section.sections("keys");
         let none = section.value("keys").and_then(Value::as_array).is_some_and(Vec::is_empty);
-        if none {
-            self.needs_sidecar(
-                section.path(),
-                "no key is listed, further ones are made at the sidecar only",
-            );
+        if none && !self.whole.has("sidecar") {
+            let wrong = "no key is listed, and without a section `sidecar` none can be made";
+            self.mistake(section.path(), wrong.to_string(), "a key in `keys`, or a `sidecar`");
         }
         self.unique_ids(&sections);
         self.unique_hashes(&sections);

@@ -11,30 +11,51 @@ use alloc::vec::Vec;
 impl Site<'_> {
     pub(super) fn authorization(
         &mut self,
-        section: &Section<'_>,
+        whole: &Section<'_>,
         authentication: Option<&Authentication>,
     ) -> Authorization {
+        let everything = PathPattern::parse("/**").ok();
+        let covers = |earlier: &Rule, later: &Rule| {
+            let path = earlier.path == later.path || Some(&earlier.path) == everything.as_ref();
+            path && covers_methods(earlier, later)
+        };
         let mut rules: Vec<Rule> = Vec::new();
-        for section in section.sections("rules") {
+        for section in whole.sections("rules") {
             let Some(rule) = rule(&section) else { continue };
+            // Not every such pair is found: only paths that are the same, and `/**`.
             if let Some(index) = rules.iter().position(|earlier| covers(earlier, &rule)) {
                 let sentence = format!(
-                    "rules[{index}] matches all of it before, so this rule never decides anything"
+                    "{} matches all of it before, so this rule never decides anything",
+                    whole.at(&format!("rules[{index}]"))
                 );
                 self.warn(section.path(), &sentence);
             }
+            self.wide_requirements(&section);
             rules.push(rule);
         }
         let authorization = Authorization {
-            mode: mode(section),
-            default: match section.text("default") {
+            mode: mode(whole),
+            default: match whole.text("default") {
                 Some("deny") => Access::Deny,
                 _ => Access::Allow,
             },
             rules,
         };
-        self.authorization_decides(section, &authorization, authentication);
+        self.authorization_decides(whole, &authorization, authentication);
         authorization
+    }
+
+    /// Warns of what is asked for more widely than is often meant.
+    fn wide_requirements(&mut self, section: &Section<'_>) {
+        for placed in section.texts("require") {
+            if placed.text.split(':').any(|segment| segment == "*") {
+                self.warn(
+                    &placed.path,
+                    "it takes a grant as wide as this; `require_any` takes any permission that it \
+                     stands for",
+                );
+            }
+        }
     }
 
     /// Warns of rules that decide nothing, or the same for everybody.
@@ -94,12 +115,8 @@ fn rule(section: &Section<'_>) -> Option<Rule> {
     })
 }
 
-/// Whether whatever the later rule matches, the earlier one matches too. Not every such pair is
-/// found: only paths that are the same, and `/**`.
-fn covers(earlier: &Rule, later: &Rule) -> bool {
+/// Whether the earlier rule is for every method that the later one is for.
+fn covers_methods(earlier: &Rule, later: &Rule) -> bool {
     let known = |method: &String| earlier.methods.contains(method);
-    let methods = earlier.methods.is_empty()
-        || (!later.methods.is_empty() && later.methods.iter().all(known));
-    let everything = PathPattern::parse("/**").is_ok_and(|all| all == earlier.path);
-    methods && (everything || earlier.path == later.path)
+    earlier.methods.is_empty() || (!later.methods.is_empty() && later.methods.iter().all(known))
 }

@@ -14,25 +14,15 @@ use alloc::vec::Vec;
 /// Shortest secret: as long as the hash that is keyed with it.
 const SECRET_LEN_MIN: usize = 32;
 
-/// Headers that pages of other origins can send without being asked (Fetch, "CORS-safelisted
-/// request-header"), headers that no page can send, and those that mean something else.
-const HEADER_FORBIDDEN: [&str; 13] = [
-    "accept",
-    "accept-language",
-    "authorization",
-    "content-language",
-    "content-length",
-    "content-type",
-    "cookie",
-    "host",
-    "origin",
-    "range",
-    "referer",
-    "date",
-    "via",
-];
+/// Headers that pages of every site can send without asking the server first (Fetch standard,
+/// "CORS-safelisted request-header").
+const HEADERS_OF_ALL_PAGES: [&str; 5] =
+    ["accept", "accept-language", "content-language", "content-type", "range"];
+/// Headers that no script can set, or that mean something else.
+const HEADERS_TAKEN: [&str; 8] =
+    ["authorization", "content-length", "cookie", "date", "host", "origin", "referer", "via"];
 /// The same by how they begin: browsers keep these for themselves.
-const HEADER_FORBIDDEN_PREFIXES: [&str; 2] = ["sec-", "proxy-"];
+const HEADERS_TAKEN_PREFIXES: [&str; 2] = ["sec-", "proxy-"];
 
 impl Site<'_> {
     /// The section; `None` when it is off.
@@ -60,8 +50,8 @@ impl Site<'_> {
             && !jwt.is_bad("providers");
         if clear && !section.has("cookie") && self.places.cookies().next().is_none() {
             let wrong = "no cookie is a credential here, so it can never apply".to_string();
-            let allowed = "a `cookie` of the upstream's own here, a cookie among the `locations`, \
-                           or no `csrf`";
+            let allowed = "`cookie` with the name of the upstream's session cookie, a cookie among \
+                           the `locations` of tokens, or no `csrf`";
             self.mistake(section.path(), wrong, allowed);
         }
         if !section.has("token") {
@@ -98,20 +88,24 @@ impl Site<'_> {
             self.mistake(&section.at("cookie"), wrong, "a cookie of its own such as csrf-token");
         }
         let header = lower(&section.string("header"));
-        let forbidden = HEADER_FORBIDDEN.contains(&header.as_str())
-            || HEADER_FORBIDDEN_PREFIXES.iter().any(|prefix| header.starts_with(prefix))
-            || is_hop_by_hop(&header);
-        let taken = self.places.is_credential_header(&header) || self.places.is_forwarded(&header);
-        let wrong = match (forbidden, taken) {
-            (true, _) => Some("is not left to scripts of one's own pages alone"),
-            (false, true) => Some("carries something else already"),
-            (false, false) => None,
-        };
-        if let Some(wrong) = wrong {
+        if let Some(wrong) = self.header_fault(&header) {
             let wrong = format!("the header {header} {wrong}");
             self.mistake(&section.at("header"), wrong, "a header of its own such as x-csrf-token");
         }
         CsrfToken { secret, cookie, header }
+    }
+
+    /// Why a header cannot show that a page of one's own has sent it.
+    fn header_fault(&self, header: &str) -> Option<&'static str> {
+        if HEADERS_OF_ALL_PAGES.contains(&header) {
+            return Some("can be sent by pages of every site");
+        }
+        let taken = HEADERS_TAKEN.contains(&header)
+            || HEADERS_TAKEN_PREFIXES.iter().any(|prefix| header.starts_with(prefix))
+            || is_hop_by_hop(header)
+            || self.places.is_credential_header(header)
+            || self.places.is_forwarded(header);
+        taken.then_some("serves another purpose")
     }
 
     /// Without `csrf`, warns of cookies that are credentials: browsers send them along whoever

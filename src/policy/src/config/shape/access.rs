@@ -9,7 +9,7 @@ use crate::time::Nanos;
 
 /// Most revocations: at 24 bytes each they fill about 100 MiB of shared memory.
 const REVOCATIONS_MAX: u32 = 4_000_000;
-/// The sidecar is on the same machine: nobody waits longer for it and less is a race.
+/// Less than a few round trips to the sidecar would be missed at every start.
 const SEED_MIN: Nanos = Nanos::from_millis(100);
 
 /// `revocation`.

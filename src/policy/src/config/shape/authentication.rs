@@ -5,10 +5,15 @@ use super::{CIDRS, LINES, PATHS, PERMISSIONS, YEAR, field, object, one_of, words
 use crate::config::kind::Absent::{As, Is, Nothing, Required};
 use crate::config::kind::{Choice, Field, Kind, Object};
 use crate::config::text::Format;
+use crate::replica::files;
 use crate::time::Nanos;
 
 /// Most providers: their issuers are compared one after the other.
 const PROVIDERS_MAX: usize = 32;
+const _: () = assert!(
+    PROVIDERS_MAX < files::FILES_MAX,
+    "each provider, and the token of `csrf`, may name a file"
+);
 /// Most places where a token is looked for, per provider.
 const LOCATIONS_MAX: usize = 8;
 /// Most API keys in the policy, which every worker holds; thousands more belong to the sidecar.

@@ -2,7 +2,7 @@
 
 use super::{DAY, MINUTE, field, object, one_of};
 use crate::config::kind::Absent::{Is, Nothing, Required};
-use crate::config::kind::{Kind, Object};
+use crate::config::kind::{Field, Kind, Object};
 use crate::config::text::Format;
 use crate::time::Nanos;
 
@@ -68,23 +68,51 @@ static JWKS: Object = object(&[
 pub(super) static SECRET: Object = one_of(
     &["env", "file", "inline_secret"],
     &[
-        field(
-            "env",
-            Kind::Text(Format::Variable),
-            Nothing,
-            "The variable of Envoy's environment that holds the secret.",
-        ),
+        ENV,
         field(
             "file",
             Kind::Text(Format::File),
             Nothing,
             "A file with the secret, which the sidecar reads and hands over.",
         ),
+        INLINE,
+    ],
+);
+
+/// The same for the token of the channel to the sidecar.
+pub(super) static TOKEN: Object = one_of(
+    &["env", "inline_secret"],
+    &[
+        ENV,
+        INLINE,
         field(
-            "inline_secret",
-            Kind::Text(Format::Secret),
+            "file",
+            Kind::Never {
+                why: "files come through the channel that this token opens, so nothing could fetch \
+                      it",
+                instead: "{env: NAME} or {inline_secret: TEXT}",
+            },
             Nothing,
-            "The secret itself, readable by everybody who can read the policy.",
+            "A file.",
         ),
     ],
 );
+
+const ENV: Field = field(
+    "env",
+    Kind::Text(Format::Variable),
+    Nothing,
+    "The variable of Envoy's environment that holds the secret.",
+);
+
+const INLINE: Field = field(
+    "inline_secret",
+    Kind::Text(Format::Secret),
+    Nothing,
+    "The secret itself, readable by everybody who can read the policy.",
+);
+
+/// Whether an object refers to a secret.
+pub(super) fn is_reference(object: &'static Object) -> bool {
+    core::ptr::eq(object, &raw const SECRET) || core::ptr::eq(object, &raw const TOKEN)
+}
