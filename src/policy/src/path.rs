@@ -41,8 +41,11 @@ pub struct Reading<'a> {
 /// Whether the case of ASCII letters counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
-    /// It does, as for Envoy's routes.
+    /// It does, and so does every byte, as for Envoy's routes.
     Counts,
+    /// It does, for a server that decodes and resolves. Without this reading `//public` would be
+    /// seen by a rule for `/Public` alone, and the server would serve it as `/public`.
+    CountsDecoded,
     /// It does not, as for file systems that fold it.
     Ignored,
 }
@@ -70,13 +73,14 @@ impl Path<'_> {
     /// Every way to read it, the routed one first; none of an unreadable one.
     pub fn readings(&self) -> impl Iterator<Item = Reading<'_>> {
         let exact = |path| Some(Reading { path, case: Case::Counts });
+        let decoded = |path| Some(Reading { path, case: Case::CountsDecoded });
         let loose = |path| Some(Reading { path, case: Case::Ignored });
         let all = match self {
-            Self::Plain(path) => [exact(path), loose(path), None],
+            Self::Plain(path) => [exact(path), loose(path), None, None, None],
             Self::Doubtful { routed, folded, resolved } => {
-                [exact(routed), loose(folded), loose(resolved)]
+                [exact(routed), decoded(folded), loose(folded), decoded(resolved), loose(resolved)]
             }
-            Self::Unreadable => [None, None, None],
+            Self::Unreadable => [None; 5],
         };
         all.into_iter().flatten()
     }

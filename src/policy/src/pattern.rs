@@ -70,12 +70,11 @@ impl PathPattern {
     /// Whether a reading of a path matches, as [`PathPattern::matches`] does for the bytes.
     #[must_use]
     pub fn fits(&self, reading: Reading<'_>) -> bool {
+        let folded = self.folded.as_ref().unwrap_or(&self.segments);
         match reading.case {
             Case::Counts => self.matches(reading.path),
-            Case::Ignored => {
-                let segments = self.folded.as_ref().unwrap_or(&self.segments);
-                self.walk(segments, reading.path, <[u8]>::eq_ignore_ascii_case)
-            }
+            Case::CountsDecoded => self.walk(folded, reading.path, |one, other| one == other),
+            Case::Ignored => self.walk(folded, reading.path, <[u8]>::eq_ignore_ascii_case),
         }
     }
 
@@ -150,6 +149,16 @@ mod tests {
         let pattern = PathPattern::parse("/a%2Fb").unwrap();
         assert!(pattern.matches(b"/a%2Fb"));
         assert!(pattern.fits(loose(b"/a/b")));
+    }
+
+    #[test]
+    fn a_decoded_path_is_also_read_by_those_to_whom_case_counts() {
+        // Found by fuzzing: `//public` was seen by the open rule for `/Public` and by no other.
+        let open = PathPattern::parse("/Public").unwrap();
+        let restricted = PathPattern::parse("/*").unwrap();
+        let read = path::read(b"//public");
+        let denied = |reading| !open.fits(reading) && restricted.fits(reading);
+        assert!(read.readings().any(denied));
     }
 
     #[track_caller]
