@@ -83,6 +83,29 @@ fn the_other_sections_are_read_as_written() {
     assert!(matches!(token.secret, SecretSource::Known(secret) if secret.reveal().len() == 32));
 }
 
+#[test]
+fn files_are_named_sorted_and_once_each() {
+    let document: Value = serde_json::from_str(include_str!("../config_good/files.json")).unwrap();
+    let expected = ["/run/secrets/a", "/run/secrets/b.json", "/run/secrets/csrf"];
+    assert_eq!(read(&document).unwrap().files(), expected);
+    assert_eq!(read(&minimal()).unwrap().files(), [""; 0]);
+}
+
+/// As many keys as may be listed, each rule among them tried on the last.
+#[test]
+fn ten_thousand_api_keys_are_read_and_compared() {
+    let key = |n: usize| json!({ "id": format!("key-{n}"), "sha256": format!("{n:064x}") });
+    let mut keys: Vec<Value> = (0..10_000).map(key).collect();
+    let read = |keys: &[Value]| {
+        read(&json!({ "version": 1, "authentication": { "api_keys": { "keys": keys } } }))
+    };
+    assert_eq!(read(&keys).unwrap().authentication.unwrap().api_keys.unwrap().keys.len(), 10_000);
+    *keys.last_mut().unwrap() = key(0);
+    assert_eq!(read(&keys).unwrap_err().len(), 2, "its id and its hash");
+    keys.push(key(10_000));
+    assert_eq!(read(&keys).unwrap_err().len(), 1, "one too many");
+}
+
 /// The smallest policy in which all four sections stand.
 fn bare() -> Value {
     let mut document = minimal();
