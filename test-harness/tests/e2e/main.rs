@@ -2,11 +2,23 @@
 //! services. One file per promise of the contract; every test has a house of its own.
 
 #[cfg(test)]
+mod algorithms;
+#[cfg(test)]
+mod api_keys;
+#[cfg(test)]
+mod authorization;
+#[cfg(test)]
 mod bootstrap;
 #[cfg(test)]
 mod breakers;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod csrf;
+#[cfg(test)]
 mod drain;
+#[cfg(test)]
+mod files;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
@@ -18,8 +30,12 @@ mod protocols;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod revocations;
+#[cfg(test)]
 mod security_headers;
 #[cfg(test)]
 mod sidecar_gone;
+#[cfg(test)]
+mod token_cache;
 #[cfg(test)]
 mod tokens;
