@@ -2,6 +2,39 @@
 
 Needs Python 3.10 and `cryptography`. Run `python3 corpus.py > corpus.json`. Keys are new in every
 run, verdicts are not. RFC vectors are written as the RFCs print them.
+
+What corpus.json holds, for whoever reads it (the unit tests, the fuzzers, the tests on real Envoy):
+
+now       the clock of the corpus, in seconds
+setups    by name: the settings that tokens are judged with; each can be one policy
+            skew       clock_skew in seconds; 0 when it is not there
+            policy     false: no policy can say this (for unit tests only); true when not there
+            providers  in order; issuers differ within a setup
+              issuer, audiences, algorithms, require_expiry
+              keys     {"secret": base64url of its bytes} or {"jwks": a JWK Set to be used inline}
+              subject_claim, require_subject, typ, max_lifetime (in seconds): when not the default
+cases     one token each
+            group, name   together unique
+            setup      the name of its setup
+            token      the text, or instead
+            hex        its bytes, when they are no UTF-8
+            want       accepted, malformed, untrusted, expired, not-yet-valid or keys-unavailable
+            now        the clock to judge at, when it is not that of the corpus
+            clock      "any": the verdict is the same at the clock of the corpus and at every present
+                       time up to the year 2100, so the token can be sent to a running gateway;
+                       "fixed": it holds at the stated clock only
+            kind       the algorithm that it is about, when it is about one
+            provider   which one of the setup accepts it; 0 when it is not there
+            subject    the subject that is found (null: none), where this is what is tested
+            flip       true: a token of which no change may be accepted
+            form       true: a signature whose form alone is wrong
+            host       the DER signature (hex) that the host must be given
+          Tokens with control characters, blanks at their ends or other than ASCII cannot stand in a
+          header; some are longer than common limits. Whoever sends them has to choose.
+spki      public keys as OpenSSL writes them
+key_mistakes  sets that a policy must not hold: name, algorithms, keys, and the paths of the mistakes
+sets      sets that are handed over: name, algorithms, text (or hex), and either error, or used,
+          for_others and left_out (the paths of what is wrong)
 """
 
 import base64
@@ -11,23 +44,40 @@ import json
 import sys
 
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
 
 NOW = 1700000000
+FAR = 4102444800  # the year 2100
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+ORDER_384 = int(
+    "ffffffffffffffffffffffffffffffffffffffffffffffff"
+    "c7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16
+)
+ORDER_ED = 2**252 + 27742317777372353535851937790883648493
 ACCEPTED, MALFORMED, UNTRUSTED = "accepted", "malformed", "untrusted"
 EXPIRED, EARLY, NO_KEYS = "expired", "not-yet-valid", "keys-unavailable"
 
+# Each setup has its own, so that no token of one is good in another by accident.
 SECRET = b"a secret of the corpus, long enough for HS256"
+SECRET_384 = b"another secret of the corpus, which is long enough for HS384"
+SECRET_512 = b"the longest secret of the corpus, which is even long enough for HS512"
+SECRET_RULES = b"the secret of the setup called rules, as long as all three algorithms want"
+SECRET_SKEW = b"the secret of the setup whose clock is not exact"
+SECRET_OPEN = b"the secret of the setup that takes any issuer"
 RSA = rsa.generate_private_key(65537, 2048)
 RSA_2 = rsa.generate_private_key(65537, 3072)
 EC = ec.generate_private_key(ec.SECP256R1())
 EC_2 = ec.generate_private_key(ec.SECP256R1())
 P384 = ec.generate_private_key(ec.SECP384R1())
+P384_2 = ec.generate_private_key(ec.SECP384R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+ED_2 = ed25519.Ed25519PrivateKey.generate()
+HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+HMACS = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
 
 
 # --- making tokens ------------------------------------------------------------------------------
@@ -35,6 +85,10 @@ P384 = ec.generate_private_key(ec.SECP384R1())
 
 def b64(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64(text):
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def raw(value):
@@ -58,12 +112,29 @@ def sign_rs(text, key=RSA, hash_=hashes.SHA256()):
     return key.sign(text, padding.PKCS1v15(), hash_)
 
 
-def sign_ps(text, key=RSA):
-    return key.sign(text, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
+def sign_ps(text, key=RSA, hash_=hashes.SHA256(), salt=None, mask=None):
+    salt = hash_.digest_size if salt is None else salt
+    return key.sign(text, padding.PSS(padding.MGF1(mask or hash_), salt), hash_)
 
 
 def sign_es(text, key=EC):
     return es_raw(key, text)
+
+
+def by(alg, key):
+    """What signs with that algorithm and key; the key is bytes for HMAC."""
+    bits = alg[2:]
+    if alg.startswith("HS"):
+        return lambda text: mac(text, key, HMACS[bits])
+    if alg.startswith("RS"):
+        return lambda text: sign_rs(text, key, HASHES[bits])
+    if alg.startswith("PS"):
+        return lambda text: sign_ps(text, key, HASHES[bits])
+    if alg == "ES256":
+        return lambda text: es_raw(key, text)
+    if alg == "ES384":
+        return lambda text: es_raw(key, text, hashes.SHA384(), 48)
+    return key.sign
 
 
 def token_of_segments(header, payload, sign):
@@ -75,8 +146,9 @@ def token(header, payload, sign=mac):
     return token_of_segments(b64(raw(header)), b64(raw(payload)), sign)
 
 
-def claims(**more):
-    base = {"iss": "https://i/", "aud": "me", "sub": "ada", "exp": NOW + 60}
+def claims(to="hs", **more):
+    """The claims of a good token for that provider."""
+    base = {"iss": ISSUERS[to], "aud": "me", "sub": "ada", "exp": FAR}
     base.update(more)
     return {name: value for name, value in base.items() if value is not ...}
 
@@ -84,11 +156,6 @@ def claims(**more):
 def payload_text(extra):
     """The base claims as text with more text before the closing brace."""
     return json.dumps(claims(), separators=(",", ":"))[:-1] + "," + extra + "}"
-
-
-HS = {"alg": "HS256", "typ": "JWT"}
-RS = {"alg": "RS256", "typ": "JWT", "kid": "r1"}
-ES = {"alg": "ES256", "typ": "JWT", "kid": "e1"}
 
 
 # --- keys and setups ----------------------------------------------------------------------------
@@ -104,9 +171,25 @@ def jwk_rsa(key, kid, **more):
 
 
 def jwk_ec(key, kid, **more):
-    public = key.public_key().public_numbers()
-    x, y = (b64(part.to_bytes(32, "big")) for part in (public.x, public.y))
-    return {"kty": "EC", "crv": "P-256", "kid": kid, "x": x, "y": y} | more
+    public, size = key.public_key().public_numbers(), (key.key_size + 7) // 8
+    x, y = (b64(part.to_bytes(size, "big")) for part in (public.x, public.y))
+    return {"kty": "EC", "crv": f"P-{key.key_size}", "kid": kid, "x": x, "y": y} | more
+
+
+def jwk_ed(key, kid, **more):
+    return {"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": b64(ed_bytes(key))} | more
+
+
+def ed_bytes(key):
+    return key.public_key().public_bytes(
+        serialization.Encoding.Raw, serialization.PublicFormat.Raw
+    )
+
+
+def jwk(key, kid, **more):
+    made = {rsa.RSAPrivateKey: jwk_rsa, ec.EllipticCurvePrivateKey: jwk_ec,
+            ed25519.Ed25519PrivateKey: jwk_ed}
+    return next(make for kind, make in made.items() if isinstance(key, kind))(key, kid, **more)
 
 
 def without(key, *names):
@@ -125,11 +208,6 @@ def pem(key):
     )
 
 
-def provider(algorithms, keys, **more):
-    base = {"issuer": "https://i/", "audiences": ["me"], "require_expiry": True}
-    return base | {"algorithms": algorithms, "keys": keys} | more
-
-
 def secret(value):
     return {"secret": b64(value)}
 
@@ -138,11 +216,56 @@ def jwks(*keys):
     return {"jwks": {"keys": list(keys)}}
 
 
-def hs(**more):
-    return {"providers": [provider(["HS256"], secret(SECRET), **more)]}
+SETUPS = {}  # what is written
+PLACES = {}  # provider -> its setup
+ISSUERS = {}  # provider -> its issuer
 
 
-R1, E1 = jwk_rsa(RSA, "r1", use="sig", alg="RS256"), jwk_ec(EC, "e1", use="sig", alg="ES256")
+def place(setup, name, algorithms, keys, issuer=None, **more):
+    """A provider of a setup; `name` is how this file calls it."""
+    base = {"issuer": issuer or f"https://{name}/", "audiences": ["me"], "require_expiry": True}
+    made = base | {"algorithms": algorithms, "keys": keys} | more
+    SETUPS.setdefault(setup, {"providers": []})["providers"].append(made)
+    PLACES[name], ISSUERS[name] = setup, made["issuer"]
+
+
+class Kind:
+    """An algorithm with its own provider of the setup `algorithms`."""
+
+    def __init__(self, alg, key, other, issuer=None):
+        self.alg, self.key, self.other = alg, key, other
+        self.name = "hs" if alg == "HS256" else alg.lower()
+        self.head = {"alg": alg, "typ": "JWT"}
+        if isinstance(key, bytes):
+            keys = secret(key)
+        else:
+            self.kid = f"{self.name}-key"
+            self.head["kid"] = self.kid
+            keys = jwks(jwk(key, self.kid, use="sig", alg=alg))
+        place("algorithms", self.name, [alg], keys, issuer)
+
+    def sign(self, text):
+        return by(self.alg, self.key)(text)
+
+    def token(self, head=None, sign=None, **more):
+        head = self.head | (head or {})
+        head = {name: value for name, value in head.items() if value is not ...}
+        return token(head, claims(self.name, **more), sign or self.sign)
+
+
+KINDS = [
+    Kind("HS256", SECRET, b"not the secret of this corpus, but long", "https://i/"),
+    Kind("HS384", SECRET_384, SECRET_512), Kind("HS512", SECRET_512, SECRET_384 * 2),
+    Kind("RS256", RSA, RSA_2), Kind("RS384", RSA, RSA_2), Kind("RS512", RSA, RSA_2),
+    Kind("PS256", RSA, RSA_2), Kind("PS384", RSA, RSA_2), Kind("PS512", RSA, RSA_2),
+    Kind("ES256", EC, EC_2), Kind("ES384", P384, P384_2), Kind("EdDSA", ED, ED_2),
+]
+OF = {kind.alg: kind for kind in KINDS}
+PUBLIC = [kind.alg for kind in KINDS if not isinstance(kind.key, bytes)]
+HS, RS, ES, ES384, ED_HEAD = (OF[alg].head for alg in ("HS256", "RS256", "ES256", "ES384", "EdDSA"))
+R1, E1, E3, D1 = (jwk(OF[alg].key, OF[alg].kid, use="sig", alg=alg)
+                  for alg in ("RS256", "ES256", "ES384", "EdDSA"))
+
 RFC_HS_KEY = (
     "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"
 )
@@ -158,68 +281,71 @@ RFC_EC_KEY = {
     "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
     "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
 }
-JOE = {"issuer": "joe", "audiences": []}
+RFC_ED_KEY = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 
-SETUPS = {
-    "hs": hs(),
-    "hs-skew": hs() | {"skew": 30},
-    "hs-skew-huge": hs() | {"skew": 2**63},
-    "hs-open": {
-        "providers": [
-            provider(["HS256"], secret(SECRET), issuer=None, audiences=[], require_expiry=False)
-        ]
-    },
-    "hs-two-audiences": hs(audiences=["you", "me"]),
-    "hs-hour": hs(max_lifetime=3600),
-    "hs-hour-skew": hs(max_lifetime=3600) | {"skew": 30},
-    "hs-hour-no-exp": hs(max_lifetime=3600, require_expiry=False),
-    "hs-at": hs(typ="at+jwt"),
-    "hs-subject": hs(require_subject=True),
-    "hs-email": hs(subject_claim="email", require_subject=True),
-    "hs-unknown": {"providers": [provider(["HS256"], secret(b""))]},
-    "rs": {"providers": [provider(["RS256"], jwks(R1))]},
-    "es": {"providers": [provider(["ES256"], jwks(E1))]},
-    "both": {"providers": [provider(["RS256", "ES256"], jwks(R1, E1))]},
-    "rs-only-of-both": {"providers": [provider(["RS256"], jwks(R1, E1))]},
-    "rotating": {
-        "providers": [provider(["RS256"], jwks(R1, jwk_rsa(RSA_2, "r2"), jwk_rsa(RSA, "r3")))]
-    },
-    "nameless": {"providers": [provider(["RS256"], jwks(without(R1, "kid")))]},
-    "purposes": {
-        "providers": [
-            provider(
-                ["RS256"],
-                jwks(
-                    jwk_rsa(RSA, "enc", use="enc"),
-                    jwk_rsa(RSA, "wrap", key_ops=["wrapKey"]),
-                    jwk_rsa(RSA, "ps", alg="PS256"),
-                    jwk_rsa(RSA_2, "ok", key_ops=["sign", "verify"]),
-                    {"kty": "OKP", "crv": "Ed25519", "kid": "okp", "x": "AAAA"},
-                ),
-            )
-        ]
-    },
-    # One kid, two issuers, two keys; and an issuer with a secret beside them.
-    "three": {
-        "providers": [
-            provider(["RS256"], jwks(jwk_rsa(RSA, "shared")), issuer="https://a/"),
-            provider(["RS256"], jwks(jwk_rsa(RSA_2, "shared")), issuer="https://b/"),
-            provider(["HS256"], secret(SECRET), issuer="https://c/"),
-        ]
-    },
-    "rfc-hs": {"providers": [provider(["HS256"], {"secret": RFC_HS_KEY}, **JOE)]},
-    "rfc-rs": {
-        "providers": [
-            provider(["RS256"], jwks({"kty": "RSA", "n": RFC_RSA_N, "e": "AQAB"}), **JOE)
-        ]
-    },
-    "rfc-es": {"providers": [provider(["ES256"], jwks(RFC_EC_KEY), **JOE)]},
-}
+place("rules", "mixed", ["HS256", "HS384", "HS512"], secret(SECRET_RULES))
+place("rules", "every", PUBLIC,
+      jwks(jwk(RSA, "a"), jwk(EC, "b"), jwk(P384, "c"), jwk(ED, "d")))
+place("rules", "rs-only", ["RS256"], jwks(jwk(RSA, "r1"), jwk(EC, "e1"), jwk(ED, "d1")))
+place("rules", "rotating", ["RS256"], jwks(jwk(RSA, "r1"), jwk(RSA_2, "r2"), jwk(RSA, "r3")))
+place("rules", "nameless", ["RS256", "ES256"], jwks(without(R1, "kid")))
+place("rules", "purposes", ["RS256", "PS256", "ES384", "EdDSA"], jwks(
+    jwk(RSA, "enc", use="enc"), jwk(RSA, "wrap", key_ops=["wrapKey"]),
+    jwk(RSA, "ps", alg="PS256"), jwk(RSA_2, "ok", key_ops=["sign", "verify"], alg="RS256"),
+    jwk(ED_2, "ed", alg="Ed25519"), jwk(P384, "es", alg="ES256"),
+    {"kty": "OKP", "crv": "X25519", "kid": "okp", "x": "AAAA"},
+    {"kty": "EC", "crv": "secp256k1", "kid": "k1", "x": "AAAA", "y": "AAAA"},
+))
+# One kid, two issuers, two keys; and an issuer with a secret beside them.
+place("rules", "a", ["RS256"], jwks(jwk(RSA, "shared")))
+place("rules", "b", ["RS256"], jwks(jwk(RSA_2, "shared")))
+for _name, _more in (
+    ("c", {}), ("two-audiences", {"audiences": ["you", "me"]}), ("hour", {"max_lifetime": 3600}),
+    ("hour-no-exp", {"max_lifetime": 3600, "require_expiry": False}), ("at", {"typ": "at+jwt"}),
+    ("subject", {"require_subject": True}),
+    ("email", {"subject_claim": "email", "require_subject": True}),
+):
+    place("rules", _name, ["HS256"], secret(SECRET_RULES), **_more)
+place("skew", "skew", ["HS256"], secret(SECRET_SKEW))
+place("skew", "hour-skew", ["HS256"], secret(SECRET_SKEW), max_lifetime=3600)
+place("open", "open", ["HS256"], secret(SECRET_OPEN), audiences=[], require_expiry=False)
+place("rfc-hs", "rfc-hs", ["HS256"], {"secret": RFC_HS_KEY}, "joe", audiences=[])
+place("rfc-rs", "rfc-rs", ["RS256"], jwks({"kty": "RSA", "n": RFC_RSA_N, "e": "AQAB"}), "joe",
+      audiences=[])
+place("rfc-es", "rfc-es", ["ES256", "EdDSA"], jwks(RFC_EC_KEY, RFC_ED_KEY), "joe", audiences=[])
+place("huge", "huge", ["HS256"], secret(SECRET_SKEW + b", which is huge"))
+place("unknown", "unknown", ["HS256"], secret(b""))
+SETUPS["skew"]["skew"] = 30
+SETUPS["open"]["providers"][0]["issuer"] = None
+SETUPS["huge"] |= {"skew": 2**63, "policy": False}
+SETUPS["unknown"]["policy"] = False
 
 CASES = []
 
 
-def case(group, name, setup, tok, want, now=NOW, **more):
+def clock(setup, tok, want, now):
+    """Whether a verdict holds at any present time as well."""
+    if now != NOW or SETUPS[setup].get("policy") is False:
+        return "fixed"
+    if want == MALFORMED or isinstance(tok, bytes):
+        return "any"
+    try:
+        body = json.loads(unb64(tok.split(".")[1]))
+    except (ValueError, IndexError):
+        return "any"
+    skew = SETUPS[setup].get("skew", 0)
+    times = {name: body.get(name) for name in ("exp", "nbf", "iat")}
+    for name, time in times.items():
+        if not isinstance(time, (int, float)) or isinstance(time, bool):
+            continue
+        reached = time <= (NOW - skew if name == "exp" else NOW + skew)
+        if not reached and time < FAR + skew:
+            return "fixed"
+    return "any"
+
+
+def case(group, name, to, tok, want, now=NOW, **more):
+    setup = PLACES[to]
     entry = {"group": group, "name": name, "setup": setup, "want": want}
     if isinstance(tok, bytes):
         entry["hex"] = tok.hex()
@@ -227,7 +353,25 @@ def case(group, name, setup, tok, want, now=NOW, **more):
         entry["token"] = tok
     if now != NOW:
         entry["now"] = now
+    entry["clock"] = clock(setup, tok, want, now)
+    if want == ACCEPTED:
+        issuers = [provider["issuer"] for provider in SETUPS[setup]["providers"]]
+        if issuers.index(None if to == "open" else ISSUERS[to]):
+            entry["provider"] = issuers.index(ISSUERS[to])
     CASES.append(entry | more)
+
+
+def rules(to, head=None, sign=None, **more):
+    """A token for an HS256 provider of the setup `rules`."""
+    return token(head or HS, claims(to, **more), sign or (lambda t: mac(t, SECRET_RULES)))
+
+
+def skewed(to="skew", **more):
+    return token(HS, claims(to, **more), lambda t: mac(t, SECRET_SKEW))
+
+
+def opened(payload):
+    return token(HS, payload, lambda t: mac(t, SECRET_OPEN))
 
 
 # --- the groups ---------------------------------------------------------------------------------
@@ -254,42 +398,67 @@ def rfc():
         "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
     )
     for name, setup, tok in (("A.1", "rfc-hs", a1), ("A.2", "rfc-rs", a2), ("A.3", "rfc-es", a3)):
-        case("rfc7515", f"{name} before its exp", setup, tok, ACCEPTED, now=1300819379)
+        case("rfc7515", f"{name} before its exp", setup, tok, ACCEPTED, now=1300819379, flip=True)
         case("rfc7515", f"{name} at its exp", setup, tok, EXPIRED, now=1300819380)
         case("rfc7515", f"{name} today", setup, tok, EXPIRED)
         other = (a3 if tok == a1 else a1).split(".")[2]
         mixed = ".".join([*tok.split(".")[:2], other])
-        case("rfc7515", f"{name} other signature", setup, mixed, UNTRUSTED, now=1300819379)
-    case("rfc7515", "A.5", "rfc-hs", f"eyJhbGciOiJub25lIn0.{joe}.", MALFORMED, now=1300819379)
+        case("rfc7515", f"{name} other signature", setup, mixed, UNTRUSTED)
+    case("rfc7515", "A.4 ES512, not JSON", "rfc-es",
+         "eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKP"
+         "WROc-mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2YBJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iK"
+         "vU8vcnwNrmxYbSW9ERBXukOXolLzeO_Jn", MALFORMED)
+    case("rfc7515", "A.5", "rfc-hs", f"eyJhbGciOiJub25lIn0.{joe}.", MALFORMED)
     case("rfc7515", "A.6 JSON serialisation", "rfc-rs",
          json.dumps({"payload": joe, "signatures": []}), MALFORMED)
     case("rfc7515", "A.7 flattened", "rfc-es",
          json.dumps({"payload": joe, "protected": "eyJhbGciOiJFUzI1NiJ9", "signature": "DtEh"}),
          MALFORMED)
-    case("rfc8037", "A.4", "es",
+    case("rfc8037", "A.4, not JSON", "rfc-es",
          "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09"
          "PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg", MALFORMED)
+    # Of RFC 7520 the payload is prose: the figures show that it is refused whoever signed it.
+    frodo = (
+        "SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAg"
+        "b250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dp"
+        "bmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4"
+    )
+    case("rfc7520", "figure 13, not JSON", "rfc-rs",
+         f"eyJhbGciOiJSUzI1NiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9.{frodo}."
+         "MRjdkly7_-oTPTS3AXP41iQIGKa80A0ZmTuV5MEaHoxnW2e5CZ5NlKtainoFmKZopdHM1O2U4mwzJdQx996ivp83"
+         "xuglII7PNDi84wnB-BDkoBwA78185hX-Es4JIwmDLJK3lfWRa-XtL0RnltuYv746iYTh_qHRD68BNt1uSNCrUCTJ"
+         "Dt5aAE6x8wW1Kt9eRo4QPocSadnHXFxnt8Is9UzpERV0ePPQdLuW3IS_de3xyIrDaLGdjluPxUAhb6L2aXic1U12"
+         "podGU0KLUQSE_oI-ZnmKJ3F4uOZDnd6QZWJushZ41Axf_fcIe8u9ipH84ogoree7vjbU5y18kDquDg",
+         MALFORMED)
+    case("rfc7520", "figure 35, not JSON", "rfc-hs",
+         "eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9."
+         f"{frodo}.s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0", MALFORMED)
 
 
 def good():
     more = {"subject": "ada", "flip": True}
-    case("good", "HS256", "hs", token(HS, claims()), ACCEPTED, **more)
-    case("good", "RS256", "rs", token(RS, claims(), sign_rs), ACCEPTED, **more)
-    case("good", "ES256", "es", token(ES, claims(), sign_es), ACCEPTED, **more)
-    for extra in ("jku", "x5u"):
-        head = RS | {extra: "https://evil.example/keys"}
-        case("good", f"{extra} is not looked at", "rs", token(head, claims(), sign_rs), ACCEPTED)
-    case("good", "x5c is not looked at", "rs", token(RS | {"x5c": ["AAAA"]}, claims(), sign_rs),
-         ACCEPTED)
-    for number in range(16):
-        # r and s of all lengths of DER, with and without a sign byte.
-        made = token(ES, claims(jti=str(number)), sign_es)
-        case("good", f"ES256 {number}", "es", made, ACCEPTED, host=host_form(made))
+    for kind in KINDS:
+        extra = {"kind": kind.alg}
+        made = kind.token()
+        if kind.alg.startswith("ES"):
+            extra["host"] = host_form(made)
+        case("good", kind.alg, kind.name, made, ACCEPTED, **extra, **more)
+    for kind in (OF["RS256"], OF["EdDSA"]):
+        for name in ("jku", "x5u"):
+            made = kind.token({name: "https://evil.example/keys"})
+            case("good", f"{kind.alg}: {name} is not looked at", kind.name, made, ACCEPTED)
+        case("good", f"{kind.alg}: x5c is not looked at", kind.name,
+             kind.token({"x5c": ["AAAA"]}), ACCEPTED)
+    for kind in (OF["ES256"], OF["ES384"]):
+        for count in range(12):
+            # r and s of all lengths of DER, with and without a sign byte.
+            made = kind.token(jti=str(count))
+            case("good", f"{kind.alg} {count}", kind.name, made, ACCEPTED, host=host_form(made))
 
 
 def same_for_all():
     """Claims are judged alike whatever the algorithm, and whoever computes."""
-    for kind, head, sign in (("hs", HS, mac), ("rs", RS, sign_rs), ("es", ES, sign_es)):
+    for kind in KINDS:
         for name, more, want in (
             ("iat and nbf", {"iat": NOW, "nbf": NOW - 5}, ACCEPTED),
             ("fractions", {"iat": NOW - 0.5, "nbf": 0.5, "exp": NOW + 0.5}, ACCEPTED),
@@ -302,21 +471,27 @@ def same_for_all():
             ("other claims", {"a": None, "b": [1, {"c": 1.5}], "\u00e9": "\U0001f600"}, ACCEPTED),
             ("aud", {"aud": "x"}, UNTRUSTED), ("aud []", {"aud": []}, UNTRUSTED),
             ("aud list", {"aud": ["x", "me"]}, ACCEPTED), ("iss", {"iss": "x"}, UNTRUSTED),
+            ("iss of another", {"iss": "https://rotating/"}, UNTRUSTED),
             ("no sub", {"sub": ...}, ACCEPTED), ("no exp", {"exp": ...}, UNTRUSTED),
         ):
-            case("alike", f"{kind}: {name}", kind, token(head, claims(**more), sign), want)
+            case("alike", f"{kind.alg}: {name}", kind.name, kind.token(**more), want)
         for name, more, want in (
             ("salt", {"salt": "AAAA"}, ACCEPTED), ("salt 1", {"salt": 1}, MALFORMED),
             ("x5t", {"x5t": "AAAA", "x5t#S256": "AAAA"}, ACCEPTED), ("cty", {"cty": "x"}, ACCEPTED),
-            ("unknown member", {"x": {"y": [None]}}, ACCEPTED),
+            ("cty JWT", {"cty": "JWT"}, MALFORMED), ("crit", {"crit": ["exp"]}, MALFORMED),
+            ("b64", {"b64": False}, MALFORMED), ("own key", {"jwk": {"kty": "oct"}}, MALFORMED),
+            ("unknown member", {"x": {"y": [None]}}, ACCEPTED), ("no typ", {"typ": ...}, ACCEPTED),
+            ("at+jwt", {"typ": "at+jwt"}, ACCEPTED), ("typ JOSE", {"typ": "JOSE"}, UNTRUSTED),
+            ("kid 1", {"kid": 1}, MALFORMED), ("kid null", {"kid": None}, MALFORMED),
         ):
-            case("alike", f"{kind}: {name}", kind, token(head | more, claims(), sign), want)
+            case("alike", f"{kind.alg}: head: {name}", kind.name, kind.token(more), want)
 
 
 def host_form(made):
     """The DER signature that OpenSSL takes for a token's raw one."""
-    signature = base64.urlsafe_b64decode(made.split(".")[2] + "==")
-    r, s = (int.from_bytes(part, "big") for part in (signature[:32], signature[32:]))
+    signature = unb64(made.split(".")[2])
+    half = len(signature) // 2
+    r, s = (int.from_bytes(part, "big") for part in (signature[:half], signature[half:]))
     return encode_dss_signature(r, s).hex()
 
 
@@ -328,108 +503,168 @@ def alg():
         case("alg", f"{name!r} with a MAC", "hs", made, UNTRUSTED)
         case("alg", f"{name!r} trailing dot", "hs", made.rsplit(".", 1)[0] + ".", MALFORMED)
         case("alg", f"{name!r} no third part", "hs", made.rsplit(".", 1)[0], MALFORMED)
-        case("alg", f"{name!r} to public keys", "both", token(head | {"kid": "r1"}, claims()),
+        made = token(head | {"kid": "a"}, claims("every"))
+        if name != "HS256":
+            case("alg", f"{name!r} to public keys", "every", made, UNTRUSTED)
+    for kind in KINDS:
+        for name in ("none", "None", "nOnE", "NONE"):
+            made = kind.token({"alg": name})
+            case("alg", f"{kind.alg}: {name} with its signature", kind.name, made, UNTRUSTED)
+            made = kind.token({"alg": name}).rsplit(".", 1)[0] + "."
+            case("alg", f"{kind.alg}: {name} without", kind.name, made, MALFORMED)
+        for name in (kind.alg.lower(), kind.alg + " ", kind.alg + "\u0000", kind.alg[:-1]):
+            if name != kind.alg:
+                case("alg", f"{kind.alg}: {name!r}", kind.name, kind.token({"alg": name}), UNTRUSTED)
+        case("alg", f"{kind.alg}: blank key", kind.name,
+             kind.token({"alg": "HS256"}, lambda t: mac(t, b"")), UNTRUSTED)
+        case("alg", f"{kind.alg}: empty signature", kind.name,
+             kind.token().rsplit(".", 1)[0] + ".", MALFORMED)
+        case("alg", f"{kind.alg}: zeros", kind.name,
+             kind.token(sign=lambda t, k=kind: bytes(len(k.sign(t)))), UNTRUSTED)
+        case("alg", f"{kind.alg}: of another key", kind.name,
+             kind.token(sign=by(kind.alg, kind.other)), UNTRUSTED)
+    for name in ("Ed25519", "Ed448", "ed25519"):
+        case("alg", f"EdDSA by the name {name}", "eddsa", OF["EdDSA"].token({"alg": name}),
              UNTRUSTED)
     for name, value in (("null", None), ("array", ["HS256"]), ("object", {}), ("number", 1),
                         ("true", True)):
         case("alg", name, "hs", token({"alg": value}, claims()), MALFORMED)
     case("alg", "missing", "hs", token({"typ": "JWT"}, claims()), MALFORMED)
     case("alg", "empty header", "hs", token({}, claims()), MALFORMED)
-    case("alg", "HS384 over HS384", "hs",
-         token({"alg": "HS384"}, claims(), lambda t: mac(t, SECRET, hashlib.sha384)), UNTRUSTED)
-    case("alg", "HS256 over HS384", "hs",
-         token(HS, claims(), lambda t: mac(t, SECRET, hashlib.sha384)), UNTRUSTED)
     case("alg", "HS512 cut to 32 bytes", "hs",
          token(HS, claims(), lambda t: mac(t, SECRET, hashlib.sha512)[:32]), UNTRUSTED)
     for name, key in (("blank", b""), ("other", b"x" * 32), ("upper-case", SECRET.upper()),
-                      ("prefix", SECRET[:-1]), ("zero-terminated", SECRET + b"\0" * 20)):
+                      ("prefix", SECRET[:-1]), ("zero-terminated", SECRET + b"\0" * 19)):
         # HMAC pads keys with zeros: a zero-terminated one of at most 64 bytes is the same key.
-        want = ACCEPTED if name == "zero-terminated" and len(SECRET) + 20 <= 64 else UNTRUSTED
+        assert len(SECRET) + 19 <= 64
+        want = ACCEPTED if name == "zero-terminated" else UNTRUSTED
         case("alg", f"{name} key", "hs", token(HS, claims(), lambda t, k=key: mac(t, k)), want)
-    case("alg", "unknown secret", "hs-unknown", token(HS, claims()), NO_KEYS)
-    case("alg", "unknown secret, blank key", "hs-unknown",
-         token(HS, claims(), lambda t: mac(t, b"")), NO_KEYS)
+    case("alg", "unknown secret", "unknown", token(HS, claims("unknown")), NO_KEYS)
+    case("alg", "unknown secret, blank key", "unknown",
+         token(HS, claims("unknown"), lambda t: mac(t, b"")), NO_KEYS)
 
 
 def confusion():
-    for kind, key, setup, kid in (("RSA", RSA, "rs", "r1"), ("EC", EC, "es", "e1")):
-        for form, secret_ in (("PEM", pem(key)), ("PEM without newline", pem(key).rstrip()),
-                              ("DER", der(key))):
-            for head in ({"alg": "HS256"}, {"alg": "HS256", "kid": kid}):
-                made = token(head, claims(), lambda t, s=secret_: mac(t, s))
-                case("confusion", f"HS256 by {kind} {form} {sorted(head)}", setup, made, UNTRUSTED)
-                case("confusion", f"HS256 by {kind} {form} {sorted(head)}, both", "both", made,
-                     UNTRUSTED)
-            made = token({"alg": "RS256" if kind == "RSA" else "ES256", "kid": kid}, claims(),
-                         lambda t, s=secret_: mac(t, s))
-            case("confusion", f"MAC by {kind} {form} under its own name", setup, made, UNTRUSTED)
-    case("confusion", "PS256 called RS256", "rs", token(RS, claims(), sign_ps), UNTRUSTED)
-    case("confusion", "PS256", "rs", token(RS | {"alg": "PS256"}, claims(), sign_ps), UNTRUSTED)
-    case("confusion", "RS384 called RS256", "rs",
-         token(RS, claims(), lambda t: sign_rs(t, hash_=hashes.SHA384())), UNTRUSTED)
-    case("confusion", "RS256 called RS384", "rs",
-         token(RS | {"alg": "RS384"}, claims(), sign_rs), UNTRUSTED)
-    case("confusion", "RS256 by SHA-1", "rs",
-         token(RS, claims(), lambda t: sign_rs(t, hash_=hashes.SHA1())), UNTRUSTED)
-    case("confusion", "ES256 to an RSA kid", "both", token(ES | {"kid": "r1"}, claims(), sign_es),
+    # One algorithm's signature under another's name, at the provider of either.
+    families = (("HS256", "HS384", "HS512"),
+                ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
+    for family in families:
+        for kind in (OF[name] for name in family):
+            for other in family:
+                if other != kind.alg:
+                    made = kind.token(sign=by(other, kind.key))
+                    case("confusion", f"{other} called {kind.alg}", kind.name, made, UNTRUSTED)
+                    made = kind.token({"alg": other}, by(other, kind.key))
+                    case("confusion", f"{other} where {kind.alg} is listed", kind.name, made,
+                         UNTRUSTED)
+    for name, other in (("ES256", "ES384"), ("ES384", "ES256"), ("RS256", "ES256"),
+                        ("ES256", "RS256"), ("EdDSA", "ES256"), ("ES256", "EdDSA"),
+                        ("EdDSA", "HS512"), ("PS256", "EdDSA")):
+        kind, signer = OF[name], by(other, OF[other].key)
+        case("confusion", f"{other} called {name}", kind.name, kind.token(sign=signer), UNTRUSTED)
+        made = kind.token({"alg": other}, signer)
+        case("confusion", f"{other} where {name} is listed", kind.name, made, UNTRUSTED)
+    case("confusion", "ES256 with SHA-384", "es256",
+         OF["ES256"].token(sign=lambda t: es_raw(EC, t, hashes.SHA384())), UNTRUSTED)
+    case("confusion", "ES384 with SHA-256", "es384",
+         OF["ES384"].token(sign=lambda t: es_raw(P384, t, hashes.SHA256(), 48)), UNTRUSTED)
+    # A public key as an HMAC secret.
+    for name in PUBLIC:
+        kind = OF[name]
+        forms = [("PEM", pem(kind.key)), ("PEM without newline", pem(kind.key).rstrip()),
+                 ("DER", der(kind.key)), ("JWK", raw(jwk(kind.key, kind.kid)))]
+        if name == "EdDSA":
+            forms.append(("its bytes", ed_bytes(kind.key)))
+        for form, data in forms:
+            for mac_alg in ("HS256", "HS384", "HS512"):
+                signer = by(mac_alg, data)
+                made = kind.token({"alg": mac_alg}, signer)
+                case("confusion", f"{mac_alg} by {name} {form}", kind.name, made, UNTRUSTED)
+            made = kind.token({"alg": "HS256", "kid": ...}, by("HS256", data))
+            case("confusion", f"HS256 by {name} {form}, no kid", kind.name, made, UNTRUSTED)
+            made = kind.token(sign=by("HS256", data))
+            case("confusion", f"MAC by {name} {form} under its own name", kind.name, made,
+                 UNTRUSTED)
+    case("confusion", "HS256 by RSA PEM where every algorithm is listed", "every",
+         token({"alg": "HS256", "kid": "a"}, claims("every"), lambda t: mac(t, pem(RSA))),
          UNTRUSTED)
-    case("confusion", "RS256 to an EC kid", "both", token(RS | {"kid": "e1"}, claims(), sign_rs),
-         UNTRUSTED)
-    case("confusion", "ES256 where only RS256 is listed", "rs-only-of-both",
-         token(ES, claims(), sign_es), UNTRUSTED)
-    case("confusion", "ES384 called ES256", "es",
-         token(ES, claims(), lambda t: es_raw(P384, t, hashes.SHA384(), 48)), UNTRUSTED)
-    jwk_attack = RS | {"jwk": without(jwk_rsa(RSA_2, "r1"), "kid")}
-    case("confusion", "own key inside", "rs",
-         token(jwk_attack, claims(), lambda t: sign_rs(t, RSA_2)), MALFORMED)
-    case("confusion", "the right key inside", "rs",
-         token(RS | {"jwk": R1}, claims(), sign_rs), MALFORMED)
-    for extra in ("jku", "x5u"):
-        head = RS | {extra: "http://127.0.0.1:1/keys"}
-        case("confusion", f"own key by {extra}", "rs",
-             token(head, claims(), lambda t: sign_rs(t, RSA_2)), UNTRUSTED)
+    case("confusion", "RS256 by SHA-1", "rs256",
+         OF["RS256"].token(sign=lambda t: sign_rs(t, hash_=hashes.SHA1())), UNTRUSTED)
+    every = {"RS256": "a", "PS256": "a", "ES256": "b", "ES384": "c", "EdDSA": "d"}
+    for name, own in every.items():
+        for kid in "abcd":
+            if kid != own:
+                made = token({"alg": name, "kid": kid}, claims("every"), OF[name].sign)
+                case("confusion", f"{name} to kid {kid}", "every", made, UNTRUSTED)
+    for name, kid in (("ES256", "e1"), ("EdDSA", "d1"), ("RS384", "r1"), ("PS256", "r1")):
+        made = token({"alg": name, "kid": kid}, claims("rs-only"), OF[name].sign)
+        case("confusion", f"{name} where only RS256 is listed", "rs-only", made, UNTRUSTED)
+    for name in ("RS256", "ES256", "EdDSA"):
+        kind = OF[name]
+        own = without(jwk(kind.other, kind.kid), "kid")
+        case("confusion", f"{name}: own key inside", kind.name,
+             kind.token({"jwk": own}, by(name, kind.other)), MALFORMED)
+        case("confusion", f"{name}: the right key inside", kind.name,
+             kind.token({"jwk": jwk(kind.key, kind.kid)}), MALFORMED)
+        for extra in ("jku", "x5u"):
+            made = kind.token({extra: "http://127.0.0.1:1/keys"}, by(name, kind.other))
+            case("confusion", f"{name}: own key by {extra}", kind.name, made, UNTRUSTED)
+        made = kind.token({"x5c": [base64.b64encode(der(kind.other)).decode()]},
+                          by(name, kind.other))
+        case("confusion", f"{name}: own key by x5c", kind.name, made, UNTRUSTED)
 
 
 def selection():
-    case("selection", "both, RSA", "both", token(RS, claims(), sign_rs), ACCEPTED)
-    case("selection", "both, EC", "both", token(ES, claims(), sign_es), ACCEPTED)
-    case("selection", "no kid, one of its kind", "both",
-         token(without(RS, "kid"), claims(), sign_rs), ACCEPTED)
-    case("selection", "no kid, several", "rotating",
-         token(without(RS, "kid"), claims(), sign_rs), UNTRUSTED)
-    case("selection", "new key", "rotating",
-         token(RS | {"kid": "r2"}, claims(), lambda t: sign_rs(t, RSA_2)), ACCEPTED)
-    case("selection", "old key", "rotating", token(RS, claims(), sign_rs), ACCEPTED)
-    case("selection", "kid of another key", "rotating",
-         token(RS | {"kid": "r2"}, claims(), sign_rs), UNTRUSTED)
-    for kid in ("r9", "R1", "r1 ", "", "../r1", "r1' or '1"):
-        case("selection", f"kid {kid!r}", "rs", token(RS | {"kid": kid}, claims(), sign_rs),
-             UNTRUSTED)
-    case("selection", "a key without kid, a token without", "nameless",
-         token(without(RS, "kid"), claims(), sign_rs), ACCEPTED)
-    case("selection", "a key without kid, a token with one", "nameless",
-         token(RS, claims(), sign_rs), UNTRUSTED)
+    def at(name, to, alg_, kid, want, key=None, **more):
+        head = {"alg": alg_, "typ": "JWT"} | ({} if kid is None else {"kid": kid})
+        made = token(head, claims(to, **more), by(alg_, key or OF[alg_].key))
+        case("selection", name, to, made, want)
+
+    # A key without `alg` serves what is listed of its kind.
+    every = {"a": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "b": ("ES256",),
+             "c": ("ES384",), "d": ("EdDSA",)}
+    for kid, names in every.items():
+        for name in names:
+            at(f"every: {name}", "every", name, kid, ACCEPTED)
+            at(f"every: {name}, no kid, one of its kind", "every", name, None, ACCEPTED)
+            at(f"every: {name}, unknown kid", "every", name, "z", UNTRUSTED)
+    for name in ("HS256", "HS384", "HS512"):
+        made = token({"alg": name}, claims("mixed"), by(name, SECRET_RULES))
+        case("selection", f"a secret for three: {name}", "mixed", made, ACCEPTED)
+        for other in ("HS256", "HS384", "HS512"):
+            if name != other:
+                made = token({"alg": name}, claims("mixed"), by(other, SECRET_RULES))
+                case("selection", f"a secret for three: {other} called {name}", "mixed", made,
+                     UNTRUSTED)
+    at("no kid, several", "rotating", "RS256", None, UNTRUSTED)
+    at("new key", "rotating", "RS256", "r2", ACCEPTED, RSA_2)
+    at("old key", "rotating", "RS256", "r1", ACCEPTED)
+    at("kid of another key", "rotating", "RS256", "r2", UNTRUSTED)
+    for kid in ("r9", "R1", "r1 ", "", "../r1", "r1' or '1", "r1\0"):
+        at(f"kid {kid!r}", "rotating", "RS256", kid, UNTRUSTED)
+    at("a key without kid, a token without", "nameless", "RS256", None, ACCEPTED)
+    at("a key without kid, a token with one", "nameless", "RS256", "r1", UNTRUSTED)
+    at("a key without kid, a token with an empty one", "nameless", "RS256", "", UNTRUSTED)
+    at("a listed algorithm without a key", "nameless", "ES256", None, UNTRUSTED)
     case("selection", "kid is nothing to a secret", "hs", token(HS | {"kid": "any"}, claims()),
          ACCEPTED)
-    for kid in ("enc", "wrap", "ps", "okp"):
-        case("selection", f"a key for {kid}", "purposes",
-             token(RS | {"kid": kid}, claims(), sign_rs), UNTRUSTED)
-    case("selection", "a key for verify", "purposes",
-         token(RS | {"kid": "ok"}, claims(), lambda t: sign_rs(t, RSA_2)), ACCEPTED)
-    case("selection", "no kid, one for verify", "purposes",
-         token(without(RS, "kid"), claims(), lambda t: sign_rs(t, RSA_2)), ACCEPTED)
-    shared = RS | {"kid": "shared"}
+    for kid in ("enc", "wrap", "ps", "okp", "k1"):
+        at(f"a key for {kid}", "purposes", "RS256", kid, UNTRUSTED)
+    at("a key for PS256", "purposes", "PS256", "ps", ACCEPTED)
+    at("a key for verify", "purposes", "RS256", "ok", ACCEPTED, RSA_2)
+    at("a key for RS256 by PS256", "purposes", "PS256", "ok", UNTRUSTED, RSA_2)
+    at("a key for encryption by PS256", "purposes", "PS256", "enc", UNTRUSTED)
+    at("no kid, one for verify", "purposes", "RS256", None, ACCEPTED, RSA_2)
+    at("a key that calls itself Ed25519", "purposes", "EdDSA", "ed", ACCEPTED, ED_2)
+    at("a key on P-384 that calls itself ES256", "purposes", "ES384", "es", UNTRUSTED)
+    at("a key on P-384 that calls itself ES256, no kid", "purposes", "ES384", None, UNTRUSTED)
     for issuer, key, want in (("a", RSA, ACCEPTED), ("b", RSA_2, ACCEPTED), ("a", RSA_2, UNTRUSTED),
-                              ("b", RSA, UNTRUSTED), ("c", RSA, UNTRUSTED), ("d", RSA, UNTRUSTED)):
-        made = token(shared, claims(iss=f"https://{issuer}/"), lambda t, k=key: sign_rs(t, k))
-        extra = {"provider": "abc".index(issuer)} if want == ACCEPTED else {}
-        case("selection", f"issuer {issuer}, key of {key.key_size} bits", "three", made, want,
-             **extra)
-    for issuer, want in (("c", ACCEPTED), ("a", UNTRUSTED)):
-        extra = {"provider": 2} if want == ACCEPTED else {}
-        case("selection", f"a MAC from {issuer}", "three",
-             token(HS, claims(iss=f"https://{issuer}/")), want, **extra)
-    case("selection", "no issuer among three", "three", token(HS, claims(iss=...)), UNTRUSTED)
+                              ("b", RSA, UNTRUSTED), ("c", RSA, UNTRUSTED)):
+        at(f"issuer {issuer}, key of {key.key_size} bits", issuer, "RS256", "shared", want, key)
+    at("an issuer that nobody knows", "a", "RS256", "shared", UNTRUSTED, iss="https://d/")
+    at("no issuer among several", "a", "RS256", "shared", UNTRUSTED, iss=...)
+    case("selection", "a MAC from c", "c", rules("c"), ACCEPTED)
+    case("selection", "a MAC from a", "a", rules("a"), UNTRUSTED)
 
 
 def header():
@@ -490,9 +725,10 @@ def header():
     ):
         made = without(HS, "typ") | ({} if typ is None else {"typ": typ})
         case("typ", f"{typ!r}", "hs", token(made, claims()), any_)
-        case("typ", f"{typ!r} where at+jwt is asked", "hs-at", token(made, claims()), pinned)
-        made = RS | {"typ": typ} if typ is not None else without(RS, "typ")
-        case("typ", f"{typ!r} RS256", "rs", token(made, claims(), sign_rs), any_)
+        case("typ", f"{typ!r} where at+jwt is asked", "at", rules("at", made), pinned)
+        for kind in (OF["RS256"], OF["EdDSA"]):
+            made = kind.token({"typ": typ if typ is not None else ...})
+            case("typ", f"{typ!r} {kind.alg}", kind.name, made, any_)
 
 
 def compact():
@@ -580,7 +816,7 @@ def long_token(length):
 
 def payload():
     def bad(name, text, want=MALFORMED):
-        case("payload", name, "hs-open", token(HS, text), want)
+        case("payload", name, "open", opened(text), want)
 
     for text in ("[]", "null", '"claims"', "1", "true", " ", "{", "}", "{}{}", "{} x", "{}\0",
                  "{},", '{"exp":NaN}', '{"exp":Infinity}', '{"exp":-Infinity}', '{"exp":1e400}',
@@ -627,8 +863,13 @@ def payload():
 
 
 def times():
-    def at(name, want, setup="hs", now=NOW, **more):
-        case("time", name, setup, token(HS, claims(**more)), want, now=now)
+    def at(name, want, to="hs", now=NOW, **more):
+        make = {"algorithms": OF["HS256"].token, "rules": lambda **m: rules(to, **m),
+                "skew": lambda **m: skewed(to, **m), "huge": huge}[PLACES[to]]
+        case("time", name, to, make(**more), want, now=now)
+
+    def huge(**more):
+        return token(HS, claims("huge", **more), lambda t: mac(t, SECRET_SKEW + b", which is huge"))
 
     def text(name, extra, want):
         body = json.dumps(claims(exp=...), separators=(",", ":"))[:-1] + "," + extra + "}"
@@ -675,38 +916,41 @@ def times():
         ("nbf T+31", {"nbf": NOW + 31}, EARLY), ("iat T+30", {"iat": NOW + 30}, ACCEPTED),
         ("iat T+31", {"iat": NOW + 31}, EARLY),
     ):
-        at(f"skew 30: {name}", want, "hs-skew", **more)
-    at("skew above the clock: exp 0", ACCEPTED, "hs-skew-huge", exp=0)
-    at("skew above the clock: nbf 2^33", ACCEPTED, "hs-skew-huge", nbf=2**33)
-    at("clock at zero, skew 30: exp 1", ACCEPTED, "hs-skew", now=0, exp=1)
-    at("clock at zero, skew 30: nbf 30", ACCEPTED, "hs-skew", now=0, exp=99, nbf=30)
-    at("clock at zero, skew 30: nbf 31", EARLY, "hs-skew", now=0, exp=99, nbf=31)
+        at(f"skew 30: {name}", want, "skew", **more)
+    at("skew above the clock: exp 0", ACCEPTED, "huge", exp=0)
+    at("skew above the clock: nbf 2^33", ACCEPTED, "huge", nbf=2**33)
+    at("clock at zero, skew 30: exp 1", ACCEPTED, "skew", now=0, exp=1)
+    at("clock at zero, skew 30: nbf 30", ACCEPTED, "skew", now=0, exp=99, nbf=30)
+    at("clock at zero, skew 30: nbf 31", EARLY, "skew", now=0, exp=99, nbf=31)
     for name, setup, more, want in (
-        ("exp - iat = 1 h", "hs-hour", {"iat": NOW - 60, "exp": NOW + 3540}, ACCEPTED),
-        ("exp - iat = 1 h + 1", "hs-hour", {"iat": NOW - 60, "exp": NOW + 3541}, UNTRUSTED),
-        ("exp - iat = 1 h + 0.5", "hs-hour", {"iat": NOW - 60, "exp": NOW + 3540.5}, UNTRUSTED),
-        ("old and long", "hs-hour", {"iat": NOW - 9000, "exp": NOW + 1}, UNTRUSTED),
-        ("no iat, 1 h left", "hs-hour", {"exp": NOW + 3600}, ACCEPTED),
-        ("no iat, 1 h + 1 left", "hs-hour", {"exp": NOW + 3601}, UNTRUSTED),
-        ("milliseconds", "hs-hour", {"exp": NOW * 1000}, UNTRUSTED),
-        ("milliseconds with iat", "hs-hour", {"exp": NOW * 1000, "iat": NOW}, UNTRUSTED),
-        ("skew, no iat, 1 h + 30", "hs-hour-skew", {"exp": NOW + 3630}, ACCEPTED),
-        ("skew, no iat, 1 h + 31", "hs-hour-skew", {"exp": NOW + 3631}, UNTRUSTED),
-        ("skew, iat, 1 h + 1", "hs-hour-skew", {"iat": NOW, "exp": NOW + 3601}, UNTRUSTED),
-        ("no exp", "hs-hour-no-exp", {"iat": NOW, "exp": ...}, UNTRUSTED),
-        ("iat after exp", "hs-hour-skew", {"iat": NOW + 20, "exp": NOW + 10}, ACCEPTED),
+        ("exp - iat = 1 h", "hour", {"iat": NOW - 60, "exp": NOW + 3540}, ACCEPTED),
+        ("exp - iat = 1 h + 1", "hour", {"iat": NOW - 60, "exp": NOW + 3541}, UNTRUSTED),
+        ("exp - iat = 1 h + 0.5", "hour", {"iat": NOW - 60, "exp": NOW + 3540.5}, UNTRUSTED),
+        ("old and long", "hour", {"iat": NOW - 9000, "exp": NOW + 1}, UNTRUSTED),
+        ("no iat, 1 h left", "hour", {"exp": NOW + 3600}, ACCEPTED),
+        ("no iat, 1 h + 1 left", "hour", {"exp": NOW + 3601}, UNTRUSTED),
+        ("milliseconds", "hour", {"exp": NOW * 1000}, UNTRUSTED),
+        ("milliseconds with iat", "hour", {"exp": NOW * 1000, "iat": NOW}, UNTRUSTED),
+        ("skew, no iat, 1 h + 30", "hour-skew", {"exp": NOW + 3630}, ACCEPTED),
+        ("skew, no iat, 1 h + 31", "hour-skew", {"exp": NOW + 3631}, UNTRUSTED),
+        ("skew, iat, 1 h + 1", "hour-skew", {"iat": NOW, "exp": NOW + 3601}, UNTRUSTED),
+        ("no exp", "hour-no-exp", {"iat": NOW, "exp": ...}, UNTRUSTED),
+        ("iat after exp", "hour-skew", {"iat": NOW + 20, "exp": NOW + 10}, ACCEPTED),
     ):
         at(f"1 h: {name}", want, setup, **more)
-    case("time", "no exp where none is asked", "hs-open", token(HS, claims(exp=...)), ACCEPTED)
-    case("time", "expired where no exp is asked", "hs-open", token(HS, claims(exp=NOW)), EXPIRED)
+    case("time", "no exp where none is asked", "open", opened(claims("open", exp=...)), ACCEPTED)
+    case("time", "expired where no exp is asked", "open", opened(claims("open", exp=NOW)),
+         EXPIRED)
 
 
 def meant_for_us():
     def iss(name, value, want=UNTRUSTED):
         case("iss", name, "hs", token(HS, claims(iss=value)), want)
 
-    def aud(name, value, want=UNTRUSTED, setup="hs"):
-        case("aud", name, setup, token(HS, claims(aud=value)), want)
+    def aud(name, value, want=UNTRUSTED, to="hs"):
+        make = {"hs": OF["HS256"].token, "two-audiences": lambda aud: rules(to, aud=aud),
+                "open": lambda aud: opened(claims(aud=aud))}[to]
+        case("aud", name, to, make(aud=value), want)
 
     for value in ("https://i", "https://I/", "HTTPS://i/", "http://i/", "https://i//", "i",
                   "https://i/x", "xhttps://i/", " https://i/", "https://i/ ", "", "https://i/\0",
@@ -717,83 +961,104 @@ def meant_for_us():
     case("iss", "array", "hs", token(HS, claims(iss=["https://i/"])), MALFORMED)
     body = json.dumps(claims(), separators=(",", ":")).replace("https://i/", "https:\\/\\/i\\/")
     case("iss", "escaped slashes", "hs", token(HS, body), ACCEPTED)
-    case("iss", "any issuer where none is stated", "hs-open", token(HS, claims(iss="x")), ACCEPTED)
-    case("iss", "no issuer where none is stated", "hs-open", token(HS, claims(iss=...)), ACCEPTED)
+    case("iss", "any issuer where none is stated", "open", opened(claims(iss="x")), ACCEPTED)
+    case("iss", "no issuer where none is stated", "open", opened(claims(iss=...)), ACCEPTED)
     case("iss", "wrong issuer, expired", "hs", token(HS, claims(iss="x", exp=1)), UNTRUSTED)
 
     for value in ("Me", "ME", "m", "mee", "me ", " me", "me you", "me,you", "", "\uff4d\uff45",
-                  "me\0", "https://me", "me/", [], ["you"], ["m", "e"], ["ME"], [""], ["me,you"]):
+                  "me\0", "https://me", "http://me", "https://me/", "me/", [], ["you"], ["m", "e"], ["ME"], [""], ["me,you"]):
         aud(repr(value), value)
     for value in (["me"], ["you", "me"], ["me", "you"], ["me", "me"]):
         aud(repr(value), value, ACCEPTED)
     aud("missing", ...)
     for value, want in (("you", ACCEPTED), ("me", ACCEPTED), (["x", "you"], ACCEPTED),
                         ("youme", UNTRUSTED), ("x", UNTRUSTED)):
-        aud(f"one of two: {value!r}", value, want, "hs-two-audiences")
-    aud("any audience where none is stated", "x", ACCEPTED, "hs-open")
-    aud("no audience where none is stated", ..., ACCEPTED, "hs-open")
+        aud(f"one of two: {value!r}", value, want, "two-audiences")
+    aud("any audience where none is stated", "x", ACCEPTED, "open")
+    aud("no audience where none is stated", ..., ACCEPTED, "open")
 
-    def sub(name, setup, more, want, **extra):
-        case("sub", name, setup, token(HS, claims(**more)), want, **extra)
+    def sub(name, to, more, want, **extra):
+        made = token(HS, claims(**more)) if to == "hs" else rules(to, **more)
+        case("sub", name, to, made, want, **extra)
 
     sub("none", "hs", {"sub": ...}, ACCEPTED, subject=None)
     sub("empty", "hs", {"sub": ""}, ACCEPTED, subject=None)
-    sub("none where one is asked", "hs-subject", {"sub": ...}, UNTRUSTED)
-    sub("empty where one is asked", "hs-subject", {"sub": ""}, UNTRUSTED)
-    sub("some where one is asked", "hs-subject", {}, ACCEPTED, subject="ada")
-    sub("another claim", "hs-email", {"email": "a@b"}, ACCEPTED, subject="a@b")
-    sub("another claim, missing", "hs-email", {}, UNTRUSTED)
-    sub("another claim, a number", "hs-email", {"email": 7}, MALFORMED)
-    sub("another claim, null", "hs-email", {"email": None}, MALFORMED)
+    sub("none where one is asked", "subject", {"sub": ...}, UNTRUSTED)
+    sub("empty where one is asked", "subject", {"sub": ""}, UNTRUSTED)
+    sub("some where one is asked", "subject", {}, ACCEPTED, subject="ada")
+    sub("another claim", "email", {"email": "a@b"}, ACCEPTED, subject="a@b")
+    sub("another claim, missing", "email", {}, UNTRUSTED)
+    sub("another claim, a number", "email", {"email": 7}, MALFORMED)
+    sub("another claim, null", "email", {"email": None}, MALFORMED)
 
 
 def forged():
     """No verdict on the claims of a token that is not genuine."""
-    wrong = b"not the secret of this corpus, but long"
-    for name, more in (("expired", {"exp": 1}), ("too early", {"nbf": 2**33}),
-                       ("aud", {"aud": "x"}), ("no exp", {"exp": ...}), ("plain", {})):
-        case("forged", name, "hs", token(HS, claims(**more), lambda t: mac(t, wrong)), UNTRUSTED)
-    good = token(RS, claims(), sign_rs)
-    body = b64(raw(claims(sub="root")))
-    head, _, sig = good.split(".")
-    case("forged", "claims exchanged", "rs", f"{head}.{body}.{sig}", UNTRUSTED)
-    head = b64(raw(RS | {"x": 1}))
-    case("forged", "header exchanged", "rs", ".".join([head, *good.split(".")[1:]]), UNTRUSTED)
+    for kind in KINDS:
+        wrong = by(kind.alg, kind.other)
+        for name, more in (("expired", {"exp": 1}), ("too early", {"nbf": 2**33}),
+                           ("aud", {"aud": "x"}), ("no exp", {"exp": ...}), ("plain", {})):
+            case("forged", f"{kind.alg}: {name}", kind.name, kind.token(sign=wrong, **more),
+                 UNTRUSTED)
+        head, body, sig = kind.token().split(".")
+        other = b64(raw(claims(kind.name, sub="root")))
+        case("forged", f"{kind.alg}: claims exchanged", kind.name, f"{head}.{other}.{sig}",
+             UNTRUSTED)
+        other = b64(raw(kind.head | {"x": 1}))
+        case("forged", f"{kind.alg}: header exchanged", kind.name, f"{other}.{body}.{sig}",
+             UNTRUSTED)
+        for name, bent in (("cut", lambda s: s[:-1]), ("without its first byte", lambda s: s[1:]),
+                           ("one byte", lambda s: s[:1]), ("a zero before", lambda s: b"\0" + s),
+                           ("a zero after", lambda s: s + b"\0"), ("twice", lambda s: s + s),
+                           ("half", lambda s: s[:len(s) // 2])):
+            case("forged", f"{kind.alg}: signature: {name}", kind.name,
+                 f"{head}.{body}.{b64(bent(unb64(sig)))}", UNTRUSTED, form=kind.alg in PUBLIC)
+
+
+# DigestInfo before the digest (RFC 8017 section 9.2), and the same without its NULL.
+INFO = {
+    "256": ("3031300d060960864801650304020105000420", "302f300b06096086480165030402010420"),
+    "384": ("3041300d060960864801650304020205000430", "303f300b06096086480165030402020430"),
+    "512": ("3051300d060960864801650304020305000440", "304f300b06096086480165030402030440"),
+}
 
 
 def rsa_signatures():
-    signed = f"{b64(raw(RS))}.{b64(raw(claims()))}"
-    public = RSA.public_key().public_numbers()
-    sig = sign_rs(signed.encode())
-    value = int.from_bytes(sig, "big")
+    public, private = RSA.public_key().public_numbers(), RSA.private_numbers()
+    for kind in (OF[name] for name in ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")):
+        signed = f"{b64(raw(kind.head))}.{b64(raw(claims(kind.name)))}"
+        sig = kind.sign(signed.encode())
+        value = int.from_bytes(sig, "big")
 
-    def rs(name, data):
-        # What is wrong by its form alone is not even shown to the host.
-        form = len(data) != 256 or int.from_bytes(data, "big") >= public.n
-        case("rsa", name, "rs", f"{signed}.{b64(data)}", UNTRUSTED, form=form)
+        def bad(name, data, kind=kind, signed=signed):
+            # What is wrong by its form alone is not even shown to the host.
+            form = len(data) != 256 or int.from_bytes(data, "big") >= public.n
+            case("rsa", f"{kind.alg}: {name}", kind.name, f"{signed}.{b64(data)}", UNTRUSTED,
+                 form=form)
 
-    rs("zero", bytes(256))
-    rs("one", (1).to_bytes(256, "big"))
-    rs("n", public.n.to_bytes(256, "big"))
-    rs("n - 1", (public.n - 1).to_bytes(256, "big"))
-    rs("n - s", (public.n - value).to_bytes(256, "big"))
-    if value + public.n < 1 << 2048:
-        rs("s + n", (value + public.n).to_bytes(256, "big"))
-    rs("s + n in 257 bytes", (value + public.n).to_bytes(257, "big"))
-    rs("a zero before", b"\0" + sig)
-    rs("a zero after", sig + b"\0")
-    rs("cut", sig[:-1])
-    rs("without its first byte", sig[1:])
-    rs("one byte", b"\1")
-    rs("of another key", sign_rs(signed.encode(), RSA_2))
-    private = RSA.private_numbers()
-    digest = hashlib.sha256(signed.encode()).digest()
-    info = bytes.fromhex("3031300d060960864801650304020105000420")
-    no_null = bytes.fromhex("302f300b0609608648016503040201" + "0420")
+        bad("one", (1).to_bytes(256, "big"))
+        bad("n", public.n.to_bytes(256, "big"))
+        bad("n - 1", (public.n - 1).to_bytes(256, "big"))
+        bad("n - s", (public.n - value).to_bytes(256, "big"))
+        if value + public.n < 1 << 2048:
+            bad("s + n", (value + public.n).to_bytes(256, "big"))
+        bad("s + n in 257 bytes", (value + public.n).to_bytes(257, "big"))
+        bad("all ones", b"\xff" * 256)
 
-    def padded(name, block, want=UNTRUSTED):
-        made = pow(int.from_bytes(block, "big"), private.d, public.n).to_bytes(256, "big")
-        case("rsa", name, "rs", f"{signed}.{b64(made)}", want)
+        def padded(name, block, want=UNTRUSTED, kind=kind, signed=signed):
+            made = pow(int.from_bytes(block, "big"), private.d, public.n).to_bytes(256, "big")
+            case("rsa", f"{kind.alg}: {name}", kind.name, f"{signed}.{b64(made)}", want)
+
+        if kind.alg.startswith("RS"):
+            pkcs1(kind.alg[2:], signed, padded)
+        else:
+            pss(kind.alg[2:], signed, kind)
+
+
+def pkcs1(bits, signed, padded):
+    digest = HMACS[bits](signed.encode()).digest()
+    info, no_null = (bytes.fromhex(text) for text in INFO[bits])
+    size = len(digest)
 
     def block(tail, first=b"\0\1", fill=b"\xff", stop=b"\0"):
         return first + fill * (256 - len(first) - len(stop) - len(tail)) + stop + tail
@@ -809,49 +1074,121 @@ def rsa_signatures():
     padded("short filling, garbage behind",
            (b"\0\1" + b"\xff" * 8 + b"\0" + info + digest).ljust(256, b"\0"))
     padded("short filling, garbage before the stop",
-           b"\0\1" + b"\xff" * 8 + b"\0" * (256 - 10 - len(info) - 32) + info + digest)
-    padded("SHA-384's name", block(bytes.fromhex("3041300d060960864801650304020205000430")
-                                   + digest + bytes(16)))
-    padded("long form of a length", block(bytes.fromhex("308131300d060960864801650304020105000420")
-                                          + digest))
-    padded("digest of nothing", block(info + hashlib.sha256(b"").digest()))
+           b"\0\1" + b"\xff" * 8 + b"\0" * (256 - 10 - len(info) - size) + info + digest)
+    other = "384" if bits == "256" else "256"
+    wide = HMACS[other]().digest_size
+    padded(f"the name of SHA-{other}",
+           block(bytes.fromhex(INFO[other][0]) + (digest + bytes(wide))[:wide]))
+    long_form = b"\x30\x81" + info[1:]
+    padded("long form of a length", block(long_form + digest))
+    padded("digest of nothing", block(info + HMACS[bits](b"").digest()))
+    padded("digest cut", block(info + digest[:-1]))
+    padded("nothing but padding", block(b""))
+
+
+def pss(bits, signed, kind):
+    hash_, text = HASHES[bits], signed.encode()
+
+    def made(name, sig, want=UNTRUSTED):
+        case("rsa", f"{kind.alg}: {name}", kind.name, f"{signed}.{b64(sig)}", want)
+
+    made("the right padding", sign_ps(text, RSA, hash_), ACCEPTED)
+    made("the right padding again", sign_ps(text, RSA, hash_), ACCEPTED)
+    # RFC 7518 section 3.5: the salt is as long as the hash.
+    for salt in (0, 20, hash_.digest_size - 1, hash_.digest_size + 1, 222 - hash_.digest_size):
+        made(f"{salt} bytes of salt", sign_ps(text, RSA, hash_, salt))
+    for mask in (hashes.SHA1(), *(other for name, other in HASHES.items() if name != bits)):
+        made(f"{mask.name} for the mask", sign_ps(text, RSA, hash_, mask=mask))
+    made("SHA-1", sign_ps(text, RSA, hashes.SHA1(), hash_.digest_size, hash_))
+    made("PKCS #1 v1.5", sign_rs(text, RSA, hash_))
 
 
 def ec_signatures():
-    signed = f"{b64(raw(ES))}.{b64(raw(claims()))}"
-    der_form = EC.sign(signed.encode(), ec.ECDSA(hashes.SHA256()))
-    r, s = decode_dss_signature(der_form)
+    for kind, order, size in ((OF["ES256"], ORDER, 32), (OF["ES384"], ORDER_384, 48)):
+        signed = f"{b64(raw(kind.head))}.{b64(raw(claims(kind.name)))}"
+        hash_ = HASHES[kind.alg[2:]]
+        der_form = kind.key.sign(signed.encode(), ec.ECDSA(hash_))
+        r, s = decode_dss_signature(der_form)
 
-    def pair(r, s, size=32):
-        return r.to_bytes(size, "big") + s.to_bytes(size, "big")
+        def pair(r, s, size=size):
+            return r.to_bytes(size, "big") + s.to_bytes(size, "big")
 
-    def es(name, data, want=UNTRUSTED):
-        numbers = (int.from_bytes(data[:32], "big"), int.from_bytes(data[32:], "big"))
-        form = len(data) != 64 or not all(0 < number < ORDER for number in numbers)
-        case("ecdsa", name, "es", f"{signed}.{b64(data)}", want, form=form)
+        def es(name, data, want=UNTRUSTED, kind=kind, order=order, size=size, signed=signed):
+            numbers = (int.from_bytes(data[:size], "big"), int.from_bytes(data[size:], "big"))
+            form = len(data) != 2 * size or not all(0 < number < order for number in numbers)
+            case("ecdsa", f"{kind.alg}: {name}", kind.name, f"{signed}.{b64(data)}", want,
+                 form=form)
 
-    es("as it is", pair(r, s), ACCEPTED)
-    es("the twin", pair(r, ORDER - s), ACCEPTED)
-    for name, values in (("0, 0", (0, 0)), ("0, s", (0, s)), ("r, 0", (r, 0)), ("n, s", (ORDER, s)),
-                         ("r, n", (r, ORDER)), ("n, n", (ORDER, ORDER)), ("1, 1", (1, 1)),
-                         ("n-1, n-1", (ORDER - 1, ORDER - 1)), ("1, 0", (1, 0)), ("0, 1", (0, 1)),
-                         ("s, r", (s, r)), ("n-r, s", (ORDER - r, s)), ("r, r", (r, r)),
-                         ("all ones", (2**256 - 1, 2**256 - 1)), ("n+1, s", (ORDER + 1, s)),
-                         ("r, n+1", (r, ORDER + 1))):
-        es(name, pair(*values))
-    es("DER", der_form)
-    es("63 bytes", pair(r, s)[:-1])
-    es("65 bytes", pair(r, s) + b"\0")
-    es("33 + 33", pair(r, s, 33))
-    es("48 + 48", pair(r, s, 48))
-    es("r alone", pair(r, s)[:32])
-    es("one byte", b"\0")
-    es("of another key", es_raw(EC_2, signed.encode()))
-    es("by SHA-384", es_raw(EC, signed.encode(), hashes.SHA384()))
-    # Small r and s give short DER integers; nobody can sign so, but they must be written right.
-    for small in (1, 127, 128, 255, 256, 2**247, 2**248 - 1):
-        made = f"{signed}.{b64(pair(small, s))}"
-        case("ecdsa", f"small r {small:x}", "es", made, UNTRUSTED, host=host_form(made))
+        es("as it is", pair(r, s), ACCEPTED)
+        es("the twin", pair(r, order - s), ACCEPTED)
+        top = 2**(8 * size) - 1
+        for name, values in (
+            ("0, 0", (0, 0)), ("0, s", (0, s)), ("r, 0", (r, 0)), ("n, s", (order, s)),
+            ("r, n", (r, order)), ("n, n", (order, order)), ("1, 1", (1, 1)),
+            ("n-1, n-1", (order - 1, order - 1)), ("1, 0", (1, 0)), ("0, 1", (0, 1)),
+            ("s, r", (s, r)), ("n-r, s", (order - r, s)), ("r, r", (r, r)),
+            ("all ones", (top, top)), ("n+1, s", (order + 1, s)), ("r, n+1", (r, order + 1)),
+            ("n, 1", (order, 1)), ("1, n", (1, order)), ("r, s+1", (r, s % (order - 1) + 1)),
+        ):
+            es(name, pair(*values))
+        if r + order <= top:
+            es("r + n, s", pair(r + order, s))
+        if s + order <= top:
+            es("r, s + n", pair(r, s + order))
+        es("DER", der_form)
+        es("one byte less", pair(r, s)[:-1])
+        es("one byte more", pair(r, s) + b"\0")
+        es("a byte more in each", pair(r, s, size + 1))
+        es("the other curve's length", pair(r % 2**256, s % 2**256, 80 - size))
+        es("r alone", pair(r, s)[:size])
+        es("by another hash", es_raw(kind.key, signed.encode(), hashes.SHA512(), size))
+        # Small r and s give short DER integers; nobody can sign so, but they must be written right.
+        for small in (1, 127, 128, 255, 256, 2**247, 2**248 - 1):
+            made = f"{signed}.{b64(pair(small, s))}"
+            case("ecdsa", f"{kind.alg}: small r {small:x}", kind.name, made, UNTRUSTED,
+                 host=host_form(made))
+
+
+# Points of Ed25519 whose order divides 8, in every encoding that decoders are known to take.
+SMALL_ORDER = [
+    "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "00" * 32, "00" * 31 + "80",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    "01" + "00" * 30 + "80", "ec" + "ff" * 31, "ed" + "ff" * 30 + "7f", "ee" + "ff" * 30 + "7f",
+    "ed" + "ff" * 31, "ee" + "ff" * 31,
+]
+
+
+def ed_signatures():
+    kind = OF["EdDSA"]
+    signed = f"{b64(raw(kind.head))}.{b64(raw(claims(kind.name)))}"
+    sig = kind.sign(signed.encode())
+    r, s = sig[:32], int.from_bytes(sig[32:], "little")
+
+    def ed(name, data):
+        case("eddsa", name, "eddsa", f"{signed}.{b64(data)}", UNTRUSTED, form=len(data) != 64)
+
+    # S has 253 bits: S + 15 L still fits into 256.
+    for times in (1, 2, 7, 14):
+        ed(f"S + {times} L", r + (s + times * ORDER_ED).to_bytes(32, "little"))
+    ed("S = 0", r + bytes(32))
+    ed("S = L", r + ORDER_ED.to_bytes(32, "little"))
+    ed("L - S", r + (ORDER_ED - s).to_bytes(32, "little"))
+    ed("R = 0", bytes(32) + sig[32:])
+    ed("all ones", b"\xff" * 64)
+    ed("S in big-endian", r + sig[32:][::-1])
+    ed("S, R", sig[32:] + r)
+    ed("the sign of R", r[:31] + bytes([r[31] ^ 0x80]) + sig[32:])
+    # The holder of the key alone could make these, but one message would have many signatures.
+    secret_half = hashlib.sha512(ED.private_bytes_raw()).digest()[:32]
+    scalar = int.from_bytes(secret_half, "little") & ~7 & (2**254 - 1) | 2**254
+    for point in SMALL_ORDER:
+        first = bytes.fromhex(point)
+        hashed = hashlib.sha512(first + ed_bytes(ED) + signed.encode()).digest()
+        second = int.from_bytes(hashed, "little") * scalar % ORDER_ED
+        ed(f"R of small order {point}", first + second.to_bytes(32, "little"))
 
 
 def key_mistakes():
@@ -860,69 +1197,183 @@ def key_mistakes():
     small = rsa.generate_private_key(65537, 1024)
     odd = rsa.generate_private_key(3, 2048)
     big = {"kty": "RSA", "kid": "big", "n": number((1 << 4096) + 1), "e": "AQAB"}
+    # Every power of 65537 looks like a key of the generator of CVE-2017-15361.
+    roca = {"kty": "RSA", "kid": "roca", "n": number(65537**150), "e": "AQAB"}
     private = {"d": number(RSA.private_numbers().d)}
     n = R1["n"]
-    x, y = (base64.urlsafe_b64decode(E1[part] + "=") for part in "xy")
+    x, y = (unb64(E1[part]) for part in "xy")
+    d = unb64(D1["x"])
     oct_key = {"kty": "oct", "kid": "o", "k": b64(SECRET)}
+    two = ["RS256", "ES256"]
     found = [
-        ("1024 bits", [jwk_rsa(small, "a")], [f"{at}[0].n"]),
-        ("above 4096 bits", [big], [f"{at}[0].n"]),
-        ("exponent 3", [jwk_rsa(odd, "a")], [f"{at}[0].e"]),
-        ("exponent 1", [R1 | {"e": "AQ"}], [f"{at}[0].e"]),
-        ("exponent with a zero", [R1 | {"e": "AAEAAQ"}], [f"{at}[0].e"]),
-        ("even modulus", [R1 | {"n": number(RSA.public_key().public_numbers().n - 1)}],
+        ("1024 bits", two, [jwk_rsa(small, "a")], [f"{at}[0].n"]),
+        ("above 4096 bits", two, [big], [f"{at}[0].n"]),
+        ("CVE-2017-15361", two, [roca], [f"{at}[0].n"]),
+        ("exponent 3", two, [jwk_rsa(odd, "a")], [f"{at}[0].e"]),
+        ("exponent 1", two, [R1 | {"e": "AQ"}], [f"{at}[0].e"]),
+        ("exponent with a zero", two, [R1 | {"e": "AAEAAQ"}], [f"{at}[0].e"]),
+        ("even modulus", two, [R1 | {"n": number(RSA.public_key().public_numbers().n - 1)}],
          [f"{at}[0].n"]),
-        ("a zero before n", [R1 | {"n": b64(b"\0" + base64.urlsafe_b64decode(n + "=="))}],
-         [f"{at}[0].n"]),
-        ("padded n", [R1 | {"n": n + "=="}], [f"{at}[0].n"]),
-        ("n is a number", [R1 | {"n": 7}], [f"{at}[0].n"]),
-        ("no n, no e", [without(R1, "n", "e")], [f"{at}[0].n", f"{at}[0].e"]),
-        ("private", [R1 | private], [f"{at}[0].d"]),
-        ("private EC", [E1 | {"d": "AAAA"}], [f"{at}[0].d"]),
-        ("private, for encryption", [R1, jwk_rsa(RSA, "x", use="enc", **private)], [f"{at}[1].d"]),
-        ("secret", [oct_key], [f"{at}[0].kty"]),
-        ("secret among public keys", [R1, oct_key], [f"{at}[1].kty"]),
-        ("off the curve", [E1 | {"x": b64(bytes([x[0] ^ 1]) + x[1:])}], [f"{at}[0].x"]),
-        ("the point at infinity", [E1 | {"x": b64(bytes(32)), "y": b64(bytes(32))}],
+        ("a zero before n", two, [R1 | {"n": b64(b"\0" + unb64(n))}], [f"{at}[0].n"]),
+        ("padded n", two, [R1 | {"n": n + "=="}], [f"{at}[0].n"]),
+        ("empty n", two, [R1 | {"n": ""}], [f"{at}[0].n"]),
+        ("n is a number", two, [R1 | {"n": 7}], [f"{at}[0].n"]),
+        ("no n, no e", two, [without(R1, "n", "e")], [f"{at}[0].n", f"{at}[0].e"]),
+        ("private", two, [R1 | private], [f"{at}[0].d"]),
+        ("private EC", two, [E1 | {"d": "AAAA"}], [f"{at}[0].d"]),
+        ("private, for encryption", two, [R1, jwk_rsa(RSA, "x", use="enc", **private)],
+         [f"{at}[1].d"]),
+        ("secret", two, [oct_key], [f"{at}[0].kty"]),
+        ("secret without k", two, [without(oct_key, "k")], [f"{at}[0].kty"]),
+        ("secret among public keys", two, [R1, oct_key], [f"{at}[1].kty"]),
+        ("public key with k", two, [R1 | {"k": "AAAA"}], [f"{at}[0].k"]),
+        ("off the curve", two, [E1 | {"x": b64(bytes([x[0] ^ 1]) + x[1:])}], [f"{at}[0].x"]),
+        ("the point at infinity", two, [E1 | {"x": b64(bytes(32)), "y": b64(bytes(32))}],
          [f"{at}[0].x"]),
-        ("31 bytes of x", [E1 | {"x": b64(x[1:])}], [f"{at}[0].x"]),
-        ("33 bytes of x", [E1 | {"x": b64(b"\0" + x)}], [f"{at}[0].x"]),
-        ("31 and 33 bytes, which together would do",
+        ("31 bytes of x", two, [E1 | {"x": b64(x[1:])}], [f"{at}[0].x"]),
+        ("33 bytes of x", two, [E1 | {"x": b64(b"\0" + x)}], [f"{at}[0].x"]),
+        ("31 and 33 bytes, which together would do", two,
          [E1 | {"x": b64(x[:31]), "y": b64(x[31:] + y)}], [f"{at}[0].x", f"{at}[0].y"]),
-        ("no y", [without(E1, "y")], [f"{at}[0].y"]),
-        ("no crv", [without(E1, "crv")], [f"{at}[0].crv"]),
-        ("no kty", [without(R1, "kty")], [f"{at}[0].kty"]),
-        ("kty is a number", [R1 | {"kty": 1}], [f"{at}[0].kty"]),
-        ("kid is a number", [R1 | {"kid": 1}], [f"{at}[0].kid"]),
-        ("kid is null", [R1 | {"kid": None}], [f"{at}[0].kid"]),
-        ("use is a list", [R1 | {"use": ["sig"]}], [f"{at}[0].use"]),
-        ("alg is null", [R1 | {"alg": None}], [f"{at}[0].alg"]),
-        ("key_ops is a string", [R1 | {"key_ops": "verify"}], [f"{at}[0].key_ops"]),
-        ("kid twice", [R1, jwk_rsa(RSA_2, "r1")], [f"{at}[1].kid"]),
-        ("kid twice, two kinds", [R1, jwk_ec(EC, "r1")], [f"{at}[1].kid"]),
-        ("two mistakes", [jwk_rsa(small, "a"), R1, jwk_rsa(odd, "b")],
+        ("no y", two, [without(E1, "y")], [f"{at}[0].y"]),
+        ("no crv", two, [without(E1, "crv")], [f"{at}[0].crv"]),
+        ("no kty", two, [without(R1, "kty")], [f"{at}[0].kty"]),
+        ("kty is a number", two, [R1 | {"kty": 1}], [f"{at}[0].kty"]),
+        ("kid is a number", two, [R1 | {"kid": 1}], [f"{at}[0].kid"]),
+        ("kid is null", two, [R1 | {"kid": None}], [f"{at}[0].kid"]),
+        ("use is a list", two, [R1 | {"use": ["sig"]}], [f"{at}[0].use"]),
+        ("use is null", two, [R1 | {"use": None}], [f"{at}[0].use"]),
+        ("alg is null", two, [R1 | {"alg": None}], [f"{at}[0].alg"]),
+        ("alg is a list", two, [R1 | {"alg": ["RS256"]}], [f"{at}[0].alg"]),
+        ("key_ops is a string", two, [R1 | {"key_ops": "verify"}], [f"{at}[0].key_ops"]),
+        ("kid twice", two, [R1, jwk_rsa(RSA_2, OF["RS256"].kid)], [f"{at}[1].kid"]),
+        ("kid twice, two kinds", two, [R1, jwk_ec(EC, OF["RS256"].kid)], [f"{at}[1].kid"]),
+        ("two mistakes", two, [jwk_rsa(small, "a"), R1, jwk_rsa(odd, "b")],
          [f"{at}[0].n", f"{at}[2].e"]),
-        ("not an object", ["key"], [f"{at}[0]"]),
-        ("empty", [], [at]),
-        ("only for encryption", [R1 | {"use": "enc"}], [at]),
-        ("only for signing", [R1 | {"key_ops": ["sign"]}], [at]),
-        ("only for PS256", [R1 | {"alg": "PS256"}], [at]),
-        ("only P-384", [E1 | {"crv": "P-384"}], [at]),
-        ("alg of another kind", [E1 | {"alg": "RS256"}], [at]),
-        ("only unknown", [{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}], [at]),
-        ("65 keys", [jwk_rsa(RSA, f"k{i}") for i in range(65)], [at]),
+        ("not an object", two, ["key"], [f"{at}[0]"]),
+        ("empty", two, [], [at]),
+        ("only for encryption", two, [R1 | {"use": "enc"}], [at]),
+        ("only for signing", two, [R1 | {"key_ops": ["sign"]}], [at]),
+        ("only for PS256", two, [R1 | {"alg": "PS256"}], [at]),
+        ("only P-384", two, [E3], [at]),
+        ("P-384 that calls itself P-256", two, [E3 | {"crv": "P-256", "alg": "ES256"}],
+         [f"{at}[0].x", f"{at}[0].y"]),
+        ("P-256 that calls itself P-384", ["ES384"], [E1 | {"crv": "P-384", "alg": "ES384"}],
+         [f"{at}[0].x", f"{at}[0].y"]),
+        ("off P-384", ["ES384"], [E3 | {"y": E3["x"]}], [f"{at}[0].x"]),
+        ("ES384 on P-256", ["ES256", "ES384"], [E1 | {"alg": "ES384"}], [at]),
+        ("ES256 on P-384", ["ES256", "ES384"], [E3 | {"alg": "ES256"}], [at]),
+        ("alg of another kind", two, [E1 | {"alg": "RS256"}], [at]),
+        ("alg of HMAC", two, [R1 | {"alg": "HS256"}], [at]),
+        ("alg none", two, [R1 | {"alg": "none"}], [at]),
+        ("only unknown", two, [{"kty": "OKP", "crv": "X25519", "x": "AAAA"}], [at]),
+        ("OKP without crv", ["EdDSA"], [without(D1, "crv")], [f"{at}[0].crv"]),
+        ("OKP without x", ["EdDSA"], [without(D1, "x")], [f"{at}[0].x"]),
+        ("Ed448", ["EdDSA"], [D1 | {"crv": "Ed448"}], [at]),
+        ("31 bytes of Ed25519", ["EdDSA"], [D1 | {"x": b64(d[1:])}], [f"{at}[0].x"]),
+        ("33 bytes of Ed25519", ["EdDSA"], [D1 | {"x": b64(d + b"\0")}], [f"{at}[0].x"]),
+        ("private Ed25519", ["EdDSA"], [D1 | {"d": b64(d)}], [f"{at}[0].d"]),
+        ("65 keys", two, [jwk_rsa(RSA, f"k{i}") for i in range(65)], [at]),
     ]
-    return [{"name": name, "keys": keys, "paths": paths} for name, keys, paths in found]
+    found += [(f"small order {point}", ["EdDSA"], [D1 | {"x": b64(bytes.fromhex(point))}],
+               [f"{at}[0].x"]) for point in SMALL_ORDER]
+    names = ("name", "algorithms", "keys", "paths")
+    return [dict(zip(names, entry)) for entry in found]
+
+
+def sets():
+    """Sets as an issuer might answer, and what is left of them."""
+    small = jwk_rsa(rsa.generate_private_key(65537, 1024), "small")
+    oct_key = {"kty": "oct", "kid": "o", "k": b64(SECRET)}
+    unknown = {"kty": "AKP", "kid": "u", "alg": "ML-DSA-44", "pub": "AAAA"}
+    made = []
+
+    def taken(name, keys, used, for_others=0, left_out=(), algorithms=("RS256", "ES256", "EdDSA")):
+        made.append({"name": name, "algorithms": list(algorithms),
+                     "text": json.dumps({"keys": keys}), "used": used, "for_others": for_others,
+                     "left_out": list(left_out)})
+
+    def refused(name, text, error, algorithms=("RS256", "ES256", "EdDSA")):
+        entry = {"name": name, "algorithms": list(algorithms), "error": error}
+        made.append(entry | ({"hex": text.hex()} if isinstance(text, bytes) else {"text": text}))
+
+    def none(name, *keys):
+        refused(name, json.dumps({"keys": list(keys)}), "NoneUsable")
+
+    taken("one", [R1], 1)
+    taken("one of each", [R1, E1, D1], 3)
+    taken("a kind that nobody knows", [unknown, R1], 1, 1)
+    taken("a bad one in the middle", [R1, small, E1], 2, 0, ["keys[1].n"])
+    taken("not an object in the middle", [R1, 7, None, "x", [], E1], 2, 0,
+          ["keys[1]", "keys[2]", "keys[3]", "keys[4]"])
+    taken("for encryption", [R1, jwk(RSA_2, "e", use="enc"), jwk(RSA_2, "w", key_ops=["wrapKey"])],
+          1, 2)
+    taken("not listed", [R1, E3, jwk(RSA_2, "p", alg="PS256")], 1, 2)
+    taken("private ones are left out", [R1, jwk(RSA_2, "p", d="AAAA"), jwk(EC, "q", d="AAAA")], 1,
+          0, ["keys[1].d", "keys[2].d"])
+    taken("secrets are left out", [R1, oct_key, without(oct_key, "k")], 1, 0,
+          ["keys[1].kty", "keys[2].kty"])
+    taken("a kid twice: both are left out", [jwk(RSA, "k"), jwk(RSA_2, "k"), E1], 1, 0,
+          ["keys[0].kid", "keys[1].kid"])
+    taken("a kid three times", [jwk(RSA, "k"), jwk(RSA_2, "k"), E1, jwk(RSA, "k")], 1, 0,
+          ["keys[0].kid", "keys[1].kid", "keys[3].kid"])
+    taken("a kid twice, two kinds", [jwk(RSA, "k"), jwk(EC, "k")], 2)
+    taken("a kid twice, one of them for encryption", [jwk(RSA, "k"), jwk(RSA_2, "k", use="enc")],
+          1, 1)
+    taken("a kid twice, one of them wrong", [jwk(RSA, "k"), small | {"kid": "k"}], 1, 0,
+          ["keys[1].n"])
+    taken("a kid twice, apart by alg", [jwk(RSA, "k", alg="RS256"), jwk(RSA_2, "k", alg="PS256")],
+          2, algorithms=["RS256", "PS256"])
+    taken("a kid twice, one for all", [jwk(RSA, "k"), jwk(RSA_2, "k", alg="PS256"), E1], 1, 0,
+          ["keys[0].kid", "keys[1].kid"], algorithms=["RS256", "PS256", "ES256"])
+    taken("no kid twice", [without(R1, "kid"), without(jwk(RSA_2, "x"), "kid")], 2)
+    taken("one for several algorithms", [jwk(RSA, "k")], 1, algorithms=PUBLIC)
+    taken("other members", [R1 | {"x5c": ["AAAA"], "x5t": "AAAA", "exp": 1, "foo": {"bar": []}}], 1)
+    taken("64 keys", [jwk(RSA, f"k{i}") for i in range(64)], 64)
+    for member, value in (("kty", None), ("kty", 1), ("kid", 1), ("kid", None), ("alg", ["RS256"]),
+                          ("use", True), ("key_ops", "verify"), ("key_ops", [1]), ("n", 7),
+                          ("n", ""), ("n", "A+B/"), ("n", R1["n"] + "="), ("e", None), ("e", "Aw"),
+                          ("crv", 1)):
+        taken(f"{member} is {json.dumps(value)[:20]}", [R1 | {member: value}, E1], 1, 0,
+              [f"keys[0].{member}"])
+    for member in ("kty", "n", "e"):
+        taken(f"no {member}", [without(R1, member), E1], 1, 0, [f"keys[0].{member}"])
+    for member in ("crv", "x", "y"):
+        taken(f"no {member}", [without(E1, member), R1], 1, 0, [f"keys[0].{member}"])
+    for member in ("crv", "x"):
+        taken(f"EdDSA, no {member}", [without(D1, member), R1], 1, 0, [f"keys[0].{member}"])
+    taken("an unknown curve", [E1 | {"crv": "P-257"}, R1], 1, 1)
+    taken("off the curve", [E1 | {"y": E1["x"]}, R1], 1, 0, ["keys[0].x"])
+    taken("alg of another curve", [E1 | {"alg": "ES384"}, E3 | {"alg": "ES256"}, R1], 1, 2,
+          algorithms=["RS256", "ES256", "ES384"])
+    refused("nothing", "", "NotAnObject")
+    for text in ("null", "[]", "1", '"keys"', "<html>", "{", '{"keys":[]', '{"keys":[]}x',
+                 '\ufeff{"keys":[]}', "{'keys':[]}", '{"keys":[],}'):
+        refused(repr(text), text, "NotAnObject")
+    refused("keys twice", json.dumps({"keys": [R1]})[:-1] + ',"keys":[]}', "NotAnObject")
+    refused("a member twice", '{"keys":[{"kty":"RSA","kty":"EC"}]}', "NotAnObject")
+    refused("not UTF-8", b'{"keys":["\xff"]}', "NotAnObject")
+    refused("too deep", '{"keys":[' + "[" * 40 + "]" * 40 + "]}", "NotAnObject")
+    for text in ("{}", '{"keys":{}}', '{"keys":null}', '{"keys":"x"}', json.dumps(R1)):
+        refused(f"no list: {text[:20]}", text, "NoList")
+    none("empty")
+    none("only wrong", small)
+    none("only for encryption", jwk(RSA, "e", use="enc"))
+    none("only secrets", oct_key)
+    none("only unknown", unknown)
+    none("only ambiguous", jwk(RSA, "k"), jwk(RSA_2, "k"))
+    refused("65 keys", json.dumps({"keys": [jwk(RSA, f"k{i}") for i in range(65)]}), "TooMany")
+    return made
 
 
 for group in (rfc, good, same_for_all, alg, confusion, selection, header, compact, payload, times,
-              meant_for_us, forged, rsa_signatures, ec_signatures):
+              meant_for_us, forged, rsa_signatures, ec_signatures, ed_signatures):
     group()
 
-spki = [{"jwk": R1, "der": der(RSA).hex()}, {"jwk": jwk_rsa(RSA_2, "r2"), "der": der(RSA_2).hex()},
-        {"jwk": E1, "der": der(EC).hex()}]
-head = {"about": "Written by corpus.py; do not edit.", "now": NOW, "setups": SETUPS, "spki": spki,
-        "key_mistakes": key_mistakes()}
+names = [(entry["group"], entry["name"]) for entry in CASES]
+assert len(names) == len(set(names)), [name for name in names if names.count(name) > 1][:9]
+spki = [{"jwk": jwk(key, "x"), "der": der(key).hex()} for key in (RSA, RSA_2, EC, P384)]
+head = {"about": "Written by corpus.py, which says what is in here; do not edit.", "now": NOW,
+        "setups": SETUPS, "spki": spki, "key_mistakes": key_mistakes(), "sets": sets()}
 out = sys.stdout
 out.write(json.dumps(head)[:-1] + ',\n"cases": [\n')
 out.write(",\n".join(json.dumps(entry) for entry in CASES))
