@@ -4,6 +4,7 @@ mod document;
 mod log;
 mod render;
 mod serve;
+mod store;
 mod validate;
 
 use clap::{Parser, Subcommand};
@@ -53,6 +54,17 @@ struct Serve {
     /// The token of the filter; else it is in GATEWAY_SYNC_TOKEN.
     #[arg(long, env = "GATEWAY_SYNC_TOKEN_FILE", value_name = "PATH")]
     sync_token_file: Option<PathBuf>,
+    /// Where the store is kept: revocations and API keys. Made when it is not there.
+    #[arg(
+        long,
+        env = "GATEWAY_DATA_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/tracseq-gateway"
+    )]
+    data_dir: PathBuf,
+    /// The only directory from which files are read that a policy names.
+    #[arg(long, env = "GATEWAY_FILES_DIR", value_name = "DIR", default_value = "/run/secrets")]
+    files_dir: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -98,6 +110,8 @@ fn serve_requests(options: Serve) -> Result<(), String> {
         sync_token_file: options.sync_token_file,
         // Not an argument: those can be seen by everybody on the machine.
         sync_token: std::env::var("GATEWAY_SYNC_TOKEN").ok(),
+        data_dir: options.data_dir,
+        files_dir: options.files_dir,
     };
     let settings = given.check().map_err(|mistakes| mistakes.join("\n"))?;
     runtime()?.block_on(async { serve::serve(settings, stop_signal()?).await })

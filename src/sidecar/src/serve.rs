@@ -3,31 +3,46 @@
 //! Reads no environment and holds no rule of the gateway: it carries orders to the filter, and shows
 //! what filter and Envoy say.
 
+mod api_keys;
+mod body;
 mod breakers;
 mod channel;
 mod connections;
 mod envoy;
 mod exposition;
+mod files;
 mod guard;
 mod health;
+mod hear;
+mod hex;
 mod metrics;
+mod moment;
+mod page;
 mod problem;
+mod replica;
+mod revocations;
 pub(crate) mod settings;
+mod state;
 mod stats;
 mod sync;
 #[cfg(test)]
 mod tests;
 
+use crate::store::Store;
+use crate::store::embedded::Embedded;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use channel::Channel;
 use envoy::Envoy;
+use files::Files;
 use guard::Token;
 use health::Board;
 use problem::Problem;
+use replica::Replica;
 use settings::Settings;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -42,20 +57,24 @@ struct App {
     sync_token: Token,
     envoy: Envoy,
     channel: Channel,
+    replica: Replica,
+    files: Files,
     board: Board,
     in_flight: Semaphore,
     complaints: Complaints,
 }
 
 impl App {
-    fn new(settings: Settings, listen: SocketAddr) -> Self {
+    fn new(settings: Settings, listen: SocketAddr, replica: Replica) -> Self {
         Self {
             listen,
             loopback: listen.ip().is_loopback(),
             admin_token: settings.admin_token,
             sync_token: settings.sync_token,
             envoy: Envoy::new(&settings.envoy_admin),
-            channel: Channel::new(),
+            channel: Channel::new(replica.position()),
+            replica,
+            files: Files::new(settings.files_dir),
             board: Board::new(),
             in_flight: Semaphore::new(guard::IN_FLIGHT_MAX),
             complaints: Complaints::default(),
@@ -70,10 +89,16 @@ fn router(app: &Arc<App>) -> Router {
         .route("/health", get(health::health))
         .route("/metrics", get(metrics::metrics))
         .route(policy::sync::PATH, post(sync::sync))
+        .route(policy::sync::STATE_PATH, post(sync::state))
         .route("/gateway/circuit-breakers", get(breakers::list))
         .route("/gateway/circuit-breakers/reset", post(breakers::reset_all))
         .route("/gateway/circuit-breakers/{service}", get(breakers::one))
         .route("/gateway/circuit-breakers/{service}/reset", post(breakers::reset))
+        .route("/gateway/revocations", get(revocations::list).post(revocations::post))
+        .route("/gateway/revocations/{id}", delete(revocations::delete))
+        .route("/gateway/api-keys", get(api_keys::list).post(api_keys::post))
+        .route("/gateway/api-keys/{id}", delete(api_keys::delete))
+        .route("/gateway/api-keys/{id}/rotate", post(api_keys::rotate))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::NotFound)
         .layer(from_fn_with_state(Arc::clone(app), guard::guard))
@@ -83,7 +108,7 @@ fn router(app: &Arc<App>) -> Router {
 /// Serves until `stop` ends, then lets what is under way finish.
 ///
 /// # Errors
-/// When it cannot listen.
+/// When it cannot listen, or its store cannot be read.
 pub(crate) async fn serve(
     settings: Settings,
     stop: impl Future<Output = ()>,
@@ -96,8 +121,11 @@ pub(crate) async fn serve(
         _ => format!("--listen: {wanted}: {error}"),
     })?;
     let listen = listener.local_addr().map_err(|error| format!("--listen: {error}"))?;
-    let app = Arc::new(App::new(settings, listen));
+    let replica = open(&settings.data_dir)?;
+    let app = Arc::new(App::new(settings, listen, replica));
     health::start(&app);
+    files::start(&app);
+    state::start(&app);
     info!(address = %listen, version = env!("CARGO_PKG_VERSION"), "listening");
     let router = router(&app);
     let stop = async {
@@ -108,6 +136,16 @@ pub(crate) async fn serve(
     connections::accept(listener, router, stop).await;
     info!("stopped");
     Ok(())
+}
+
+/// Opens the store and loads what is in it.
+fn open(data_dir: &Path) -> Result<Replica, String> {
+    let say = |error| {
+        let file = data_dir.join(crate::store::embedded::FILE);
+        format!("--data-dir: {}: {error}", file.display())
+    };
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(data_dir).map_err(say)?);
+    Replica::load(store).map_err(say)
 }
 
 /// Log lines about a client's mistake, which it repeats with every poll: one now and then is enough.

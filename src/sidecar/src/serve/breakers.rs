@@ -4,6 +4,7 @@
 use super::App;
 use super::channel::{QueueFull, Taken};
 use super::guard::{RequestId, require_admin};
+use super::hear::{DONE_WITHIN, Heard, hear};
 use super::problem::{Problem, json_reply};
 use super::stats::Stats;
 use axum::Extension;
@@ -17,8 +18,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
-/// How long an administrator waits for the filter. It answers within milliseconds or is gone.
-const DONE_WITHIN: Duration = Duration::from_secs(5);
 /// How long Envoy may take to print its statistics.
 const STATS_WITHIN: Duration = Duration::from_secs(2);
 /// Longest name of a service, generous for Istio's `outbound|80||host` names.
@@ -155,14 +154,12 @@ async fn settle(
 ) -> Outcome {
     let (command, outcome) = match order {
         Err(QueueFull) => (0, Outcome::Full),
-        Ok(Order { taken: Taken { id, .. }, connected: false }) if !app.channel.is_stopping() => {
-            (id, Outcome::Waits(id, "no filter is connected: applied when one connects"))
-        }
-        Ok(Order { taken: Taken { id, done }, .. }) => {
-            let outcome = match tokio::time::timeout_at(until, done).await {
-                Ok(Ok(done)) => Outcome::Done(done),
-                Ok(Err(_)) => Outcome::Stopping,
-                Err(_) => Outcome::Waits(id, "the filter has not answered yet: it stays queued"),
+        Ok(Order { taken: Taken { id, done }, connected }) => {
+            let done = async { done.await.ok() };
+            let outcome = match hear(&app.channel, connected, done, until).await {
+                Heard::Done(done) => Outcome::Done(done),
+                Heard::Waits(reason) => Outcome::Waits(id, reason),
+                Heard::Stopping => Outcome::Stopping,
             };
             (id, outcome)
         }

@@ -1,12 +1,15 @@
 //! The sidecar's end of the long poll: which commands wait for the filter, and who waits for them.
 //!
 //! Commands are sent in the order of their numbers, again and again until the filter says that they
-//! are done. Nothing here speaks HTTP.
+//! are done. State is not sent here: a poll is answered when the filter lacks some, and the filter's
+//! next position is the receipt. Nothing here speaks HTTP.
 
 #[cfg(test)]
 mod tests;
 
-use policy::sync::{Action, COMMANDS_MAX, Command, Done, DoneOutcome, PolicyInForce, Poll};
+use policy::sync::{
+    Action, COMMANDS_MAX, Command, Done, DoneOutcome, PolicyInForce, Poll, Position, Wants,
+};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,8 +45,23 @@ struct State {
     held: u32,
     contact: Option<Instant>,
     filter: Option<Filter>,
+    /// What the filter needs, and what it has, by its last poll.
+    wants: Wants,
+    theirs: Position,
+    /// What there is to have.
+    ours: Position,
+    told: Option<Told>,
     stopping: bool,
     counts: Counts,
+}
+
+/// An answer that said that there is more state.
+#[derive(Debug)]
+struct Told {
+    instance: String,
+    theirs: Position,
+    ours: Position,
+    at: Instant,
 }
 
 /// What became of commands since the start.
@@ -103,6 +121,8 @@ pub(crate) struct Status {
     pub(crate) age: Duration,
     /// The filter, once it has polled.
     pub(crate) filter: Option<Filter>,
+    /// What its policy needs.
+    pub(crate) wants: Wants,
     /// Commands that wait.
     pub(crate) pending: usize,
     /// Commands that are done.
@@ -115,9 +135,39 @@ enum Due {
 }
 
 impl Channel {
-    /// An empty queue.
-    pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), changed: watch::Sender::new(0), started: Instant::now() }
+    /// An empty queue, and the state that there is.
+    pub(crate) fn new(ours: Position) -> Self {
+        let state = Mutex::new(State { ours, ..State::default() });
+        Self { state, changed: watch::Sender::new(0), started: Instant::now() }
+    }
+
+    /// There is more state: held polls are answered at once. A position that is passed already
+    /// changes nothing.
+    pub(crate) fn offer(&self, ours: Position) {
+        let mut state = self.lock();
+        if state.ours.number < ours.number {
+            state.ours = ours;
+            drop(state);
+            self.wake();
+        }
+    }
+
+    /// Waits until the present filter has the state at `position`; `None` when the sidecar stops.
+    pub(crate) async fn received(&self, position: &Position) -> Option<()> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            {
+                let state = self.lock();
+                if state.theirs.store == position.store && state.theirs.number >= position.number {
+                    return Some(());
+                }
+                if state.stopping {
+                    return None;
+                }
+            }
+            // The sender lives as long as `self`.
+            changed.changed().await.ok()?;
+        }
     }
 
     /// Puts a command into the queue; held polls are answered with it at once.
@@ -140,7 +190,7 @@ impl Channel {
 
     /// Takes a poll's acknowledgements, then holds it until there is something to say or `wait` is
     /// over. Dropping the future (a client that is gone) ends the hold.
-    pub(crate) async fn poll(&self, poll: Poll, wait: Duration) -> Vec<Command> {
+    pub(crate) async fn poll(&self, poll: Poll, wait: Duration) -> (Vec<Command>, Position) {
         let mut changed = self.changed.subscribe();
         let ticket = self.begin(&poll);
         let held = Held(self);
@@ -149,7 +199,7 @@ impl Channel {
         let mut deadline = start + wait;
         let commands = loop {
             let now = Instant::now();
-            let wake_at = match self.due(ticket, &poll.instance, now) {
+            let wake_at = match self.due(ticket, &poll, now) {
                 Some(Due::Answer(commands)) => break commands,
                 Some(Due::Wait(until)) => until.map_or(deadline, |until| until.min(deadline)),
                 None => {
@@ -167,7 +217,7 @@ impl Channel {
             }
         };
         drop(held);
-        commands
+        (commands, self.lock().ours.clone())
     }
 
     /// Answers held polls and lets go of whoever waits: the sidecar ends.
@@ -199,6 +249,7 @@ impl Channel {
             connected: state.filter.is_some() && age <= CONNECTED_FOR,
             age,
             filter: state.filter.clone(),
+            wants: state.wants.clone(),
             pending: state.pending.len(),
             counts: state.counts,
         }
@@ -216,6 +267,8 @@ impl Channel {
                   "filter connected, or its policy changed");
             state.filter = Some(filter);
         }
+        state.wants.clone_from(&poll.wants);
+        state.theirs.clone_from(&poll.state);
         state.contact = Some(Instant::now());
         state.held = state.held.saturating_add(1);
         state.newest = state.newest.wrapping_add(1);
@@ -223,26 +276,27 @@ impl Channel {
     }
 
     /// `None` when a newer poll has taken over.
-    fn due(&self, ticket: u64, instance: &str, now: Instant) -> Option<Due> {
+    fn due(&self, ticket: u64, poll: &Poll, now: Instant) -> Option<Due> {
         let mut state = self.lock();
         if state.newest != ticket {
             return None;
         }
-        let window = state.pending.iter().take(COMMANDS_MAX);
-        // A command that was sent to this very Envoy a moment ago may just be on its way back.
-        let resend = window
-            .map(|pending| match &pending.sent {
-                Some(sent) if sent.instance == instance => sent.at + RESEND_AFTER,
-                _ => now,
-            })
-            .min();
-        if resend.is_none_or(|at| at > now) {
-            return Some(Due::Wait(resend));
+        let (commands, news) = (state.commands_due(&poll.instance, now), state.news_due(poll, now));
+        let first = commands.into_iter().chain(news).min();
+        if first.is_none_or(|at| at > now) {
+            return Some(Due::Wait(first));
+        }
+        if news.is_some_and(|at| at <= now) {
+            let (instance, theirs) = (poll.instance.clone(), poll.state.clone());
+            state.told = Some(Told { instance, theirs, ours: state.ours.clone(), at: now });
+        }
+        if commands.is_none_or(|at| at > now) {
+            return Some(Due::Answer(Vec::new()));
         }
         // All from the first on, in order: a number below one that is done would never be done.
         let mut commands = Vec::new();
         for pending in state.pending.iter_mut().take(COMMANDS_MAX) {
-            pending.sent = Some(Sent { instance: instance.to_owned(), at: now });
+            pending.sent = Some(Sent { instance: poll.instance.clone(), at: now });
             commands.push(Command { id: pending.id, action: pending.action.clone() });
         }
         Some(Due::Answer(commands))
@@ -265,6 +319,37 @@ impl State {
         let clock = u64::try_from(clock.as_micros()).unwrap_or(0);
         self.last_id = clock.max(self.last_id.saturating_add(1));
         self.last_id
+    }
+
+    /// When commands are to be sent; `None` when there are none.
+    fn commands_due(&self, instance: &str, now: Instant) -> Option<Instant> {
+        let window = self.pending.iter().take(COMMANDS_MAX);
+        // A command that was sent to this very Envoy a moment ago may just be on its way back.
+        window
+            .map(|pending| match &pending.sent {
+                Some(sent) if sent.instance == instance => sent.at + RESEND_AFTER,
+                _ => now,
+            })
+            .min()
+    }
+
+    /// When the filter is to hear that there is state that it lacks; `None` when it lacks none.
+    fn news_due(&self, poll: &Poll, now: Instant) -> Option<Instant> {
+        if poll.state == self.ours {
+            return None;
+        }
+        // It has just heard of that, and still lacks it: whatever keeps it from fetching, asking
+        // again at once would not help.
+        match &self.told {
+            Some(told)
+                if told.instance == poll.instance
+                    && told.theirs == poll.state
+                    && told.ours == self.ours =>
+            {
+                Some(told.at + RESEND_AFTER)
+            }
+            _ => Some(now),
+        }
     }
 
     fn acknowledge(&mut self, done: &Done) {

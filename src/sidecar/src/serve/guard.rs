@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use policy::sync::{MARKER, PATH, PROTOCOL};
+use policy::sync::{MARKER, PATH, PROTOCOL, STATE_PATH};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +82,7 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let path = request.uri().path().to_owned();
-    let is_sync = path == PATH;
+    let is_sync = is_sync(&path);
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
     let mut response = match admit(&app, &request) {
@@ -117,12 +117,17 @@ pub(super) async fn guard(
     response
 }
 
+/// Whether a path is for the filter.
+fn is_sync(path: &str) -> bool {
+    path == PATH || path == STATE_PATH
+}
+
 fn admit<'a>(
     app: &'a App,
     request: &Request,
 ) -> Result<Option<tokio::sync::SemaphorePermit<'a>>, Problem> {
     let path = request.uri().path();
-    if path == PATH {
+    if is_sync(path) {
         // The filter's call has the cluster's name as its host, and its own token; polls supersede
         // each other and need no place.
         return Ok(None);

@@ -22,16 +22,22 @@ pub(crate) enum Check {
     Filter,
     /// Every service has a host that gets traffic.
     Services,
+    /// The last change of the store worked.
+    Store,
+    /// Every file that the policy names can be read.
+    Files,
 }
 
 impl Check {
-    const ALL: [Self; 3] = [Self::Envoy, Self::Filter, Self::Services];
+    const ALL: [Self; 5] = [Self::Envoy, Self::Filter, Self::Services, Self::Store, Self::Files];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Envoy => "envoy",
             Self::Filter => "filter",
             Self::Services => "services",
+            Self::Store => "store",
+            Self::Files => "files",
         }
     }
 
@@ -43,7 +49,7 @@ impl Check {
     /// How often it is looked at.
     const fn interval(self) -> Duration {
         match self {
-            Self::Filter => Duration::from_millis(100),
+            Self::Filter | Self::Store | Self::Files => Duration::from_millis(100),
             Self::Envoy => Duration::from_millis(500),
             Self::Services => Duration::from_secs(1),
         }
@@ -52,7 +58,7 @@ impl Check {
     /// How long one look may take.
     const fn limit(self) -> Duration {
         match self {
-            Self::Filter | Self::Envoy => Duration::from_secs(1),
+            Self::Filter | Self::Envoy | Self::Store | Self::Files => Duration::from_secs(1),
             Self::Services => Duration::from_secs(2),
         }
     }
@@ -67,6 +73,11 @@ impl Check {
                     (false, None) => Err("no filter has polled since the sidecar started".into()),
                     (false, Some(_)) => Err("the filter has stopped polling".into()),
                 }
+            }
+            Self::Store => app.replica.trouble().map_or(Ok(()), Err),
+            Self::Files => {
+                let trouble = app.files.trouble();
+                if trouble.is_empty() { Ok(()) } else { Err(trouble.join("; ")) }
             }
             Self::Services => {
                 let services = app.envoy.services(app.listen, self.limit()).await;
@@ -98,7 +109,7 @@ struct Entry {
 /// The latest result of every check.
 #[derive(Debug)]
 pub(crate) struct Board {
-    entries: [Mutex<Entry>; 3],
+    entries: [Mutex<Entry>; 5],
     services: Mutex<Vec<Service>>,
 }
 
@@ -107,7 +118,8 @@ impl Board {
     pub(crate) fn new() -> Self {
         let entry =
             || Mutex::new(Entry { healthy: None, since: log::now(), latency: None, error: None });
-        Self { entries: [entry(), entry(), entry()], services: Mutex::default() }
+        let entries = [entry(), entry(), entry(), entry(), entry()];
+        Self { entries, services: Mutex::default() }
     }
 
     /// Services as they were last seen; empty while Envoy does not tell.
@@ -120,11 +132,13 @@ impl Board {
     }
 
     fn entry(&self, check: Check) -> MutexGuard<'_, Entry> {
-        let [envoy, filter, services] = &self.entries;
+        let [envoy, filter, services, store, files] = &self.entries;
         lock(match check {
             Check::Envoy => envoy,
             Check::Filter => filter,
             Check::Services => services,
+            Check::Store => store,
+            Check::Files => files,
         })
     }
 

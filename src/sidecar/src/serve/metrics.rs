@@ -24,6 +24,9 @@ enum Metric {
     UpstreamResponses,
     Authentication,
     TokenCache,
+    JwksFetch,
+    Authorization,
+    Csrf,
     RateLimit,
     BreakerCalls,
     BreakerTransitions,
@@ -32,6 +35,9 @@ enum Metric {
     PolicyReload,
     SidecarConnected,
     SyncAge,
+    StateGeneration,
+    StateNumber,
+    RevocationSeeded,
     RecordUnreadable,
     RecordEvicted,
     StoreFailed,
@@ -41,15 +47,20 @@ enum Metric {
     ServiceUp,
     CommandsPending,
     Commands,
+    Revocations,
+    ApiKeys,
 }
 
 impl Metric {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 30] = [
         Self::Requests,
         Self::RequestDuration,
         Self::UpstreamResponses,
         Self::Authentication,
         Self::TokenCache,
+        Self::JwksFetch,
+        Self::Authorization,
+        Self::Csrf,
         Self::RateLimit,
         Self::BreakerCalls,
         Self::BreakerTransitions,
@@ -58,6 +69,9 @@ impl Metric {
         Self::PolicyReload,
         Self::SidecarConnected,
         Self::SyncAge,
+        Self::StateGeneration,
+        Self::StateNumber,
+        Self::RevocationSeeded,
         Self::RecordUnreadable,
         Self::RecordEvicted,
         Self::StoreFailed,
@@ -67,6 +81,8 @@ impl Metric {
         Self::ServiceUp,
         Self::CommandsPending,
         Self::Commands,
+        Self::Revocations,
+        Self::ApiKeys,
     ];
 
     const fn name(self) -> &'static str {
@@ -76,6 +92,9 @@ impl Metric {
             Self::UpstreamResponses => "gateway_upstream_responses_total",
             Self::Authentication => "gateway_authentication_total",
             Self::TokenCache => "gateway_token_cache_total",
+            Self::JwksFetch => "gateway_jwks_fetch_total",
+            Self::Authorization => "gateway_authorization_total",
+            Self::Csrf => "gateway_csrf_total",
             Self::RateLimit => "gateway_rate_limit_total",
             Self::BreakerCalls => "gateway_breaker_calls_total",
             Self::BreakerTransitions => "gateway_breaker_transitions_total",
@@ -84,6 +103,9 @@ impl Metric {
             Self::PolicyReload => "gateway_policy_reload_total",
             Self::SidecarConnected => "gateway_sidecar_connected",
             Self::SyncAge => "gateway_sidecar_sync_age_seconds",
+            Self::StateGeneration => "gateway_state_generation",
+            Self::StateNumber => "gateway_state_number",
+            Self::RevocationSeeded => "gateway_revocation_seeded",
             Self::RecordUnreadable => "gateway_record_unreadable_total",
             Self::RecordEvicted => "gateway_record_evicted_total",
             Self::StoreFailed => "gateway_store_failed_total",
@@ -93,6 +115,8 @@ impl Metric {
             Self::ServiceUp => "gateway_service_up",
             Self::CommandsPending => "gateway_sidecar_commands_pending",
             Self::Commands => "gateway_sidecar_commands_total",
+            Self::Revocations => "gateway_revocations",
+            Self::ApiKeys => "gateway_api_keys",
         }
     }
 
@@ -103,6 +127,9 @@ impl Metric {
             Self::UpstreamResponses => "Answers of services, by class of status.",
             Self::Authentication => "Results of authentication.",
             Self::TokenCache => "Tokens that were, or were not, remembered as verified.",
+            Self::JwksFetch => "Fetches of key sets, by provider and outcome.",
+            Self::Authorization => "Results of authorization.",
+            Self::Csrf => "Results of the check against forged requests from other sites.",
             Self::RateLimit => "Judgements of rate limits.",
             Self::BreakerCalls => "Calls as circuit breakers counted them.",
             Self::BreakerTransitions => "Changes of state of circuit breakers.",
@@ -111,6 +138,9 @@ impl Metric {
             Self::PolicyReload => "Policies that were accepted or refused.",
             Self::SidecarConnected => "Whether the filter hears from its sidecar.",
             Self::SyncAge => "Since the filter's last poll, or since the start without one.",
+            Self::StateGeneration => "Raised by one with every change of state that workers share.",
+            Self::StateNumber => "The number of the sidecar's last change that the filter has.",
+            Self::RevocationSeeded => "Whether the filter has had the whole list of revocations.",
             Self::RecordUnreadable => "Records of shared state that could not be read.",
             Self::RecordEvicted => "Live records of shared state that made room for others.",
             Self::StoreFailed => "Changes of shared state that could not be written.",
@@ -120,6 +150,8 @@ impl Metric {
             Self::ServiceUp => "Whether a service has a host that gets traffic.",
             Self::CommandsPending => "Commands that wait for the filter.",
             Self::Commands => "Commands that the filter has answered, by outcome.",
+            Self::Revocations => "Revocations in the sidecar's store.",
+            Self::ApiKeys => "Secrets of API keys in the sidecar's store.",
         }
     }
 
@@ -170,6 +202,13 @@ fn own(page: &mut Page, app: &App, envoy_up: bool) {
         let count = Sample::Number(count.to_string());
         page.put(Metric::Commands.family(), labels("outcome", outcome), count);
     }
+    let held = app.replica.held();
+    for (metric, count) in
+        [(Metric::Revocations, held.revocations().len()), (Metric::ApiKeys, held.keys().len())]
+    {
+        page.put(metric.family(), Labels::new(), Sample::Number(count.to_string()));
+    }
+    drop(held);
     for service in app.board.services() {
         let up = number(service.healthy > 0);
         page.put(Metric::ServiceUp.family(), labels("service", &service.name), up);

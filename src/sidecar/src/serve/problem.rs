@@ -18,8 +18,17 @@ pub(crate) enum Problem {
     Unauthorized(Realm),
     /// The body is not what it should be.
     BadRequest(String),
-    /// The body is too large.
-    TooLarge,
+    /// A member of the body, or of the query, is not what it should be.
+    Field {
+        /// Its path.
+        field: String,
+        /// What is wrong with it.
+        wrong: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// The body is larger than this.
+    TooLarge(usize),
     /// The body took too long.
     BodyTimeout,
     /// The handler took too long.
@@ -30,6 +39,20 @@ pub(crate) enum Problem {
     Protocol(u32),
     /// Nothing is known of a breaker with this name.
     UnknownBreaker(String),
+    /// There is no revocation with this id.
+    UnknownRevocation,
+    /// There is no API key with this id.
+    UnknownKey,
+    /// There is one with this id already.
+    KeyExists(String),
+    /// There are as many as there may be.
+    Full(&'static str, usize),
+    /// The policy in force does not look at what is asked for; this key is missing from it.
+    NotInPolicy(&'static str),
+    /// The store failed.
+    Store,
+    /// The system gave no random bytes.
+    NoRandomness,
     /// Envoy's admin interface did not answer.
     EnvoyUnavailable(String),
     /// The filter could not change its shared state.
@@ -89,17 +112,49 @@ impl Problem {
             Self::BadRequest(what) => {
                 (StatusCode::BAD_REQUEST, "body-malformed", "Bad Request", what.clone())
             }
-            Self::TooLarge => (
+            Self::Field { field, wrong, allowed } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "field-invalid",
+                "Unprocessable Content",
+                format!("{field}: {wrong}; allowed: {allowed}."),
+            ),
+            Self::TooLarge(bytes_max) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
                 "Content Too Large",
-                format!("A body may have {} bytes.", super::guard::BODY_MAX),
+                format!("A body may have {bytes_max} bytes."),
             ),
             Self::BodyTimeout => (
                 StatusCode::REQUEST_TIMEOUT,
                 "body-timeout",
                 "Request Timeout",
                 "The body did not arrive in time.".into(),
+            ),
+            other => other.state_parts(),
+        }
+    }
+
+    /// What revocations and API keys are refused for.
+    fn state_parts(&self) -> (StatusCode, &'static str, &'static str, String) {
+        let missing =
+            |code, detail: &str| (StatusCode::NOT_FOUND, code, "Not Found", detail.to_owned());
+        let conflict = |code, detail| (StatusCode::CONFLICT, code, "Conflict", detail);
+        match self {
+            Self::UnknownRevocation => {
+                missing("revocation-unknown", "There is no revocation with this id.")
+            }
+            Self::UnknownKey => missing("api-key-unknown", "There is no API key with this id."),
+            Self::KeyExists(id) => conflict(
+                "api-key-exists",
+                format!("id: `{id}` is taken; rotate that key, or choose another id."),
+            ),
+            Self::Full(what, max) => conflict(
+                "full",
+                format!("There would be more than {max} {what}; nothing has changed."),
+            ),
+            Self::NotInPolicy(key) => conflict(
+                "policy-lacks-section",
+                format!("The policy in force has no `{key}`: add that section, then ask again."),
             ),
             other => other.server_parts(),
         }
@@ -132,6 +187,13 @@ impl Problem {
                 "state-unavailable",
                 "The filter could not change its shared state; nothing has changed.".into(),
             ),
+            Self::Store => unavailable(
+                "store-unavailable",
+                "The sidecar's store failed; see its log, and `store` in /health.".into(),
+            ),
+            Self::NoRandomness => {
+                unavailable("no-randomness", "The system gives no random bytes.".into())
+            }
             Self::QueueFull => unavailable(
                 "queue-full",
                 "Too many commands wait for the filter; this one was not taken.".into(),
@@ -155,10 +217,13 @@ impl Problem {
     /// The reply, with what only the outermost layer knows.
     pub(super) fn reply(&self, instance: &str, request_id: &str) -> Response {
         let (status, code, title, detail) = self.parts();
-        let body = json!({
+        let mut body = json!({
             "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail,
             "instance": instance, "code": code, "request_id": request_id,
         });
+        if let (Self::Field { field, .. }, Some(body)) = (self, body.as_object_mut()) {
+            body.insert("field".to_owned(), field.clone().into());
+        }
         let mut response = json_reply(status, &body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

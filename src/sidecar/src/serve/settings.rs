@@ -4,7 +4,7 @@ use super::guard::Token;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Shortest token: what `openssl rand -hex 8` gives can still not be guessed over a network.
@@ -27,6 +27,10 @@ pub(crate) struct Given {
     pub(crate) sync_token_file: Option<PathBuf>,
     /// `GATEWAY_SYNC_TOKEN`; the file wins.
     pub(crate) sync_token: Option<String>,
+    /// `--data-dir`.
+    pub(crate) data_dir: PathBuf,
+    /// `--files-dir`.
+    pub(crate) files_dir: PathBuf,
 }
 
 /// As they are used.
@@ -40,10 +44,15 @@ pub(crate) struct Settings {
     pub(crate) admin_token: Token,
     /// What the filter sends.
     pub(crate) sync_token: Token,
+    /// Where the store is kept; it is there.
+    pub(crate) data_dir: PathBuf,
+    /// From where files are read that a policy names; it may come later.
+    pub(crate) files_dir: PathBuf,
 }
 
 impl Given {
-    /// Checks everything. The file of the admin token is made when it is not there.
+    /// Checks everything. The file of the admin token and the data directory are made when they are
+    /// not there.
     ///
     /// # Errors
     /// Every mistake, each with the setting that it is about.
@@ -66,15 +75,52 @@ impl Given {
                                  `sidecar.token` names"
                 .to_owned()),
         };
-        match (listen, envoy_admin, admin_token, sync_token) {
-            (Ok(listen), Ok(envoy_admin), Ok(admin_token), Ok(sync_token)) => {
-                Ok(Settings { listen, envoy_admin, admin_token, sync_token })
-            }
-            (listen, envoy_admin, admin_token, sync_token) => {
-                let errors = [listen.err(), envoy_admin.err(), admin_token.err(), sync_token.err()];
+        let data_dir = data_dir(self.data_dir);
+        let files_dir = files_dir(self.files_dir);
+        match (listen, envoy_admin, admin_token, sync_token, data_dir, files_dir) {
+            (
+                Ok(listen),
+                Ok(envoy_admin),
+                Ok(admin_token),
+                Ok(sync_token),
+                Ok(data_dir),
+                Ok(files_dir),
+            ) => Ok(Settings { listen, envoy_admin, admin_token, sync_token, data_dir, files_dir }),
+            (listen, envoy_admin, admin_token, sync_token, data_dir, files_dir) => {
+                let errors = [
+                    listen.err(),
+                    envoy_admin.err(),
+                    admin_token.err(),
+                    sync_token.err(),
+                    data_dir.err(),
+                    files_dir.err(),
+                ];
                 Err(errors.into_iter().flatten().collect())
             }
         }
+    }
+}
+
+fn data_dir(dir: PathBuf) -> Result<PathBuf, String> {
+    // Whoever can read it knows who was revoked.
+    match fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir) {
+        Ok(()) => Ok(dir),
+        Err(error) => Err(format!(
+            "--data-dir: {}: cannot be made: {error}; allowed: a directory that this user may \
+             write to, or make",
+            dir.display()
+        )),
+    }
+}
+
+fn files_dir(dir: PathBuf) -> Result<PathBuf, String> {
+    match fs::metadata(&dir) {
+        Ok(metadata) if !metadata.is_dir() => Err(format!(
+            "--files-dir: {}: is no directory; allowed: the directory from which files are read \
+             that a policy names",
+            dir.display()
+        )),
+        _ => Ok(dir),
     }
 }
 
@@ -140,6 +186,8 @@ mod tests {
             admin_token_file: Some(directory.0.join("token")),
             sync_token_file: None,
             sync_token: Some("0123456789abcdef".into()),
+            data_dir: directory.0.join("data/deep"),
+            files_dir: directory.0.join("not-yet"),
         }
     }
 
@@ -159,16 +207,33 @@ mod tests {
     }
 
     #[test]
+    fn the_data_directory_is_made_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = Directory::new();
+        let settings = given(&directory).check().unwrap();
+        let mode = fs::metadata(&settings.data_dir).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        given(&directory).check().unwrap();
+    }
+
+    #[test]
     fn all_mistakes_are_said_at_once() {
+        let directory = Directory::new();
+        let file = directory.0.join("file");
+        fs::write(&file, "").unwrap();
         let wrong = Given {
             listen: "here".into(),
             envoy_admin: "https://x".into(),
             admin_token_file: None,
             sync_token_file: None,
             sync_token: Some("short".into()),
+            data_dir: file.join("below"),
+            files_dir: file,
         };
         let said = wrong.check().unwrap_err();
-        assert_eq!(said.len(), 4, "{said:#?}");
+        assert_eq!(said.len(), 6, "{said:#?}");
+        assert!(said[4].starts_with("--data-dir: "), "{said:#?}");
+        assert!(said[5].starts_with("--files-dir: "), "{said:#?}");
         assert!(said[3].starts_with("GATEWAY_SYNC_TOKEN: the token has 5 bytes"));
     }
 }

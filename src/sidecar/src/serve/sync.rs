@@ -1,23 +1,22 @@
-//! `POST /sync`: the filter's long poll over HTTP.
+//! The filter's two calls: `POST /sync`, its long poll, and `POST /sync/state`, which hands over
+//! what it lacks.
 
 use super::App;
+use super::body;
 use super::guard::BODY_MAX;
 use super::problem::{Problem, Realm, json_reply};
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::response::Response;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use policy::sync::{Answer, PROTOCOL, Poll};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use policy::sync::{Answer, Fetch, PROTOCOL, Poll};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::error;
 
 /// Longest a poll is held, whatever it asks for: below the idle timeouts of everything between.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// A body of a few kilobytes on loopback is here at once.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest name of an Envoy process: 128 bits in hexadecimal, and some.
 const INSTANCE_MAX: usize = 64;
 
@@ -32,14 +31,40 @@ pub(super) async fn sync(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let poll: Poll = message(&app, request).await?;
+    check_instance(&poll.instance)?;
+    app.files.want(&poll.wants.files, &poll.state, app.replica.position());
+    let wait = Duration::from_millis(poll.wait_ms.into()).min(WAIT_MAX);
+    let (commands, state) = app.channel.poll(poll, wait).await;
+    let answer = Answer { protocol: PROTOCOL, commands, state };
+    let body = serde_json::to_value(answer).map_err(malformed)?;
+    Ok(json_reply(StatusCode::OK, &body))
+}
+
+/// Hands over a piece of what the filter lacks.
+pub(super) async fn state(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let fetch: Fetch = message(&app, request).await?;
+    check_instance(&fetch.instance)?;
+    let batch = app.replica.batch(&fetch.state);
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, batch.encode()).into_response())
+}
+
+/// Reads a message of the filter: the right token, the right version, the right shape.
+async fn message<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
     if !app.sync_token.is_in(request.headers()) {
         app.complaints.say(|| {
             error!("the filter's token is not ours: both sides need the same GATEWAY_SYNC_TOKEN");
         });
         return Err(Problem::Unauthorized(Realm::Sync));
     }
-    let body = read(request.into_body()).await?;
-    let malformed = |error: serde_json::Error| Problem::BadRequest(format!("The poll: {error}."));
+    let body = body::read(request.into_body(), BODY_MAX).await?;
     let Versioned { protocol } = serde_json::from_slice(&body).map_err(malformed)?;
     if protocol != PROTOCOL {
         app.complaints.say(|| {
@@ -51,23 +76,16 @@ pub(super) async fn sync(
         });
         return Err(Problem::Protocol(protocol));
     }
-    let poll: Poll = serde_json::from_slice(&body).map_err(malformed)?;
-    if poll.instance.is_empty() || poll.instance.len() > INSTANCE_MAX {
-        return Err(Problem::BadRequest(format!("instance: has 1 to {INSTANCE_MAX} characters.")));
-    }
-    let wait = Duration::from_millis(poll.wait_ms.into()).min(WAIT_MAX);
-    let commands = app.channel.poll(poll, wait).await;
-    let answer = Answer { protocol: PROTOCOL, commands };
-    let body = serde_json::to_value(answer).map_err(malformed)?;
-    Ok(json_reply(StatusCode::OK, &body))
+    serde_json::from_slice(&body).map_err(malformed)
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Problem> {
-    let collect = Limited::new(body, BODY_MAX).collect();
-    let collected = tokio::time::timeout(BODY_TIMEOUT, collect);
-    match collected.await.map_err(|_| Problem::BodyTimeout)? {
-        Ok(collected) => Ok(collected.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::TooLarge),
-        Err(_) => Err(Problem::BadRequest("The body broke off.".to_owned())),
+fn check_instance(instance: &str) -> Result<(), Problem> {
+    if (1..=INSTANCE_MAX).contains(&instance.len()) {
+        return Ok(());
     }
+    Err(Problem::BadRequest(format!("instance: has 1 to {INSTANCE_MAX} characters.")))
+}
+
+fn malformed(error: serde_json::Error) -> Problem {
+    Problem::BadRequest(format!("The message: {error}."))
 }

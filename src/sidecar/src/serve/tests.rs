@@ -1,14 +1,17 @@
 //! The whole router in process, with a scripted Envoy behind it.
 
 use super::*;
+use crate::store::memory::Memory;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
+use policy::replica::batch::{Batch, End};
+use policy::store::{Store as SharedStore, StoreError as SharedError, Swap, Versioned};
 use policy::sync::{Answer, MARKER};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-const ADMIN: &str = "admin-token-0123456789";
-const SYNC: &str = "sync-token-0123456789";
+pub(crate) const ADMIN: &str = "admin-token-0123456789";
+pub(crate) const SYNC: &str = "sync-token-0123456789";
 const STATS: &str = r#"{"stats":[
     {"name":"wasmcustom.gateway_breaker_state;service=auth;state=closed","value":0},
     {"name":"wasmcustom.gateway_breaker_state;service=auth;state=open","value":1},
@@ -35,16 +38,27 @@ pub(crate) async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-/// A sidecar beside `envoy` that believes to listen on `listen`.
-pub(crate) fn app(listen: &str, envoy: SocketAddr) -> Arc<App> {
-    let listen = listen.parse().unwrap();
-    let settings = Settings {
+fn settings(listen: SocketAddr, envoy: SocketAddr) -> Settings {
+    Settings {
         listen,
         envoy_admin: envoy.to_string(),
         admin_token: Token::new(ADMIN.into()),
         sync_token: Token::new(SYNC.into()),
-    };
-    Arc::new(App::new(settings, listen))
+        data_dir: "/nonexistent/data".into(),
+        files_dir: "/nonexistent/files".into(),
+    }
+}
+
+/// A sidecar beside `envoy` that believes to listen on `listen`.
+pub(crate) fn app(listen: &str, envoy: SocketAddr) -> Arc<App> {
+    app_with(listen, envoy, Arc::new(Memory::default()))
+}
+
+/// A sidecar with a store.
+pub(crate) fn app_with(listen: &str, envoy: SocketAddr, store: Arc<dyn Store>) -> Arc<App> {
+    let listen = listen.parse().unwrap();
+    let replica = Replica::load(store).unwrap();
+    Arc::new(App::new(settings(listen, envoy), listen, replica))
 }
 
 pub(crate) async fn send(
@@ -68,7 +82,7 @@ pub(crate) fn request(line: &str, token: Option<&str>, body: &str) -> Request<Bo
 
 /// Sends and expects a status; a refusal must be a complete problem.
 #[track_caller]
-fn expect(
+pub(crate) fn expect(
     (status, headers, body): (StatusCode, HeaderMap, String),
     expected: u16,
     code: Option<&str>,
@@ -88,7 +102,8 @@ fn expect(
 }
 
 fn poll(done: &Value) -> String {
-    json!({"protocol": 1, "instance": "ab", "wait_ms": 20_000, "done": done,
+    json!({"protocol": 2, "state": {"store": "00000000000000ab", "number": 0},
+           "wants": {"files": [], "revocations_max": null, "api_keys": false}, "instance": "ab", "wait_ms": 20_000, "done": done,
            "policy": {"name": "p", "hash": "1", "generation": 7}})
     .to_string()
 }
@@ -107,7 +122,78 @@ fn filter(app: &Arc<App>, outcome: &'static str) -> tokio::task::JoinHandle<()> 
     })
 }
 
-async fn connected(app: &Arc<App>) {
+/// What the scripted filter's policy needs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Needs {
+    pub(crate) files: Vec<String>,
+    pub(crate) revocations_max: Option<u32>,
+    pub(crate) api_keys: bool,
+}
+
+/// A filter's copy of the state, as it fetched it.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    pub(crate) buckets: std::collections::HashMap<Vec<u8>, Vec<u8>>,
+    pub(crate) keys: [u64; 2],
+    pub(crate) batches: usize,
+}
+
+impl SharedStore for Copied {
+    fn read(&mut self, key: &[u8]) -> Result<Option<Versioned>, SharedError> {
+        let found = self.buckets.get(key);
+        Ok(found.map(|bytes| Versioned { bytes: bytes.clone(), cas: 1 }))
+    }
+
+    fn swap(&mut self, _: &[u8], _: &[u8], _: Option<u32>) -> Result<Swap, SharedError> {
+        unreachable!("nothing writes here")
+    }
+}
+
+/// A filter that copies all state into `copied`, until it is stopped.
+pub(crate) fn copier(
+    app: &Arc<App>,
+    needs: Needs,
+    copied: Arc<Mutex<Copied>>,
+) -> tokio::task::JoinHandle<()> {
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        let mut state = json!({"store": "", "number": 0});
+        loop {
+            let poll = json!({"protocol": 2, "instance": "ab", "wait_ms": 20_000, "done": [],
+                "policy": {"name": "p", "hash": "1", "generation": 7}, "state": state,
+                "wants": {"files": needs.files, "revocations_max": needs.revocations_max,
+                          "api_keys": needs.api_keys}});
+            let answer = send(&app, request("POST /sync", Some(SYNC), &poll.to_string())).await;
+            let answer: Answer = serde_json::from_str(&answer.2).unwrap();
+            while json!(answer.state) != state {
+                let batch = fetch(&app, &state).await;
+                state = json!({"store": format!("{:016x}", batch.store), "number": batch.number});
+                let mut copied = copied.lock().unwrap();
+                copied.keys = batch.keys;
+                copied.batches += 1;
+                for (bucket, bytes) in batch.buckets {
+                    copied.buckets.insert(bucket.key().to_vec(), bytes);
+                }
+                if batch.end == End::Complete {
+                    break;
+                }
+            }
+        }
+    })
+}
+
+/// One piece of state.
+pub(crate) async fn fetch(app: &Arc<App>, state: &Value) -> Batch {
+    let fetch = json!({"protocol": 2, "instance": "ab", "state": state}).to_string();
+    let response =
+        router(app).oneshot(request("POST /sync/state", Some(SYNC), &fetch)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()[MARKER], "2");
+    assert_eq!(response.headers()["content-type"], "application/octet-stream");
+    Batch::decode(&to_bytes(response.into_body(), usize::MAX).await.unwrap()).unwrap()
+}
+
+pub(crate) async fn connected(app: &Arc<App>) {
     tokio::time::timeout(Duration::from_secs(10), async {
         while !app.channel.status().connected {
             tokio::task::yield_now().await;
@@ -207,11 +293,11 @@ async fn every_answer_to_a_poll_has_the_marker() {
         (None, "{}", 401, "sync-token-required"),
         (Some(ADMIN), "{}", 401, "sync-token-required"),
         (Some(SYNC), "{", 400, "body-malformed"),
-        (Some(SYNC), r#"{"protocol":1}"#, 400, "body-malformed"),
-        (Some(SYNC), r#"{"protocol":2,"new":true}"#, 409, "protocol-mismatch"),
+        (Some(SYNC), r#"{"protocol":2}"#, 400, "body-malformed"),
+        (Some(SYNC), r#"{"protocol":1,"old":true}"#, 409, "protocol-mismatch"),
     ] {
         let reply = send(&app, request("POST /sync", token, body)).await;
-        assert_eq!(reply.1[MARKER], "1");
+        assert_eq!(reply.1[MARKER], "2");
         expect(reply, status, Some(code));
     }
     let large = " ".repeat(guard::BODY_MAX + 1);
@@ -219,8 +305,10 @@ async fn every_answer_to_a_poll_has_the_marker() {
     expect(reply, 413, Some("body-too-large"));
     app.channel.stop();
     let reply = send(&app, request("POST /sync", Some(SYNC), &poll(&json!([])))).await;
-    assert_eq!(reply.1[MARKER], "1");
-    assert_eq!(expect(reply, 200, None), json!({"protocol": 1, "commands": []}));
+    assert_eq!(reply.1[MARKER], "2");
+    let state = json!({"store": "00000000000000ab", "number": 0});
+    let answer = json!({"protocol": 2, "commands": [], "state": state});
+    assert_eq!(expect(reply, 200, None), answer);
 }
 
 #[tokio::test]
@@ -371,12 +459,7 @@ async fn more_requests_than_places_are_busy_but_it_stays_alive() {
 #[tokio::test]
 async fn a_port_in_use_is_said_clearly() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let settings = Settings {
-        listen: taken.local_addr().unwrap(),
-        envoy_admin: nobody().await.to_string(),
-        admin_token: Token::new(ADMIN.into()),
-        sync_token: Token::new(SYNC.into()),
-    };
+    let settings = settings(taken.local_addr().unwrap(), nobody().await);
     let error = serve(settings, std::future::pending()).await.unwrap_err();
     assert!(error.contains("is in use"), "{error}");
 }

@@ -1,0 +1,302 @@
+//! The store in one file of the data directory, by redb: every change is a transaction, on the disk
+//! before it is answered.
+//!
+//! A file that is there is never replaced: one that cannot be read ends the sidecar with a message.
+
+use super::{
+    About, ApiKey, Change, Contents, Identity, Print, Revocation, Store, StoreError, Times,
+};
+use policy::replica::{Bucket, Table};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TableError,
+};
+use std::fs;
+use std::io;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+
+/// The format of what stands in the tables; a file with a higher one is refused.
+pub(crate) const FORMAT: u64 = 1;
+/// The file in the data directory.
+pub(crate) const FILE: &str = "state.redb";
+/// Memory for pages: what is looked at often is in memory anyway, and Linux keeps pages as well.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// [`FORMAT`], the identity and the number of the last change.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// By fingerprint: `before` and `until` (u32, little-endian), then JSON. The times stand in front so
+/// that a million can be loaded without reading JSON.
+const REVOCATIONS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("revocations");
+/// By hash: JSON.
+const API_KEYS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("api-keys");
+/// By table and index: the number of the last change.
+const BUCKETS: TableDefinition<'_, u64, u64> = TableDefinition::new("buckets");
+
+/// The names in [`META`].
+mod meta {
+    pub(crate) const FORMAT: &str = "format";
+    pub(super) const STORE: &str = "store";
+    pub(super) const KEY_0: &str = "key-0";
+    pub(super) const KEY_1: &str = "key-1";
+    pub(super) const NUMBER: &str = "number";
+}
+
+/// A store in a file, which no other process can open meanwhile.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    database: Database,
+    identity: Identity,
+}
+
+impl Embedded {
+    /// Opens the store of a directory; makes it when there is none.
+    ///
+    /// # Errors
+    /// A [`StoreError`]; a file that was there is as it was.
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let file = directory.join(FILE);
+        if !file.try_exists().map_err(failed)? {
+            make(directory, &file)?;
+        }
+        // redb means to say what is wrong with a file, and may yet stumble over one.
+        std::panic::catch_unwind(AssertUnwindSafe(|| Self::open_file(&file)))
+            .unwrap_or_else(|_| Err(StoreError::Corrupt("reading it broke off".to_owned())))
+    }
+
+    fn open_file(file: &Path) -> Result<Self, StoreError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+        let database = builder.open(file).map_err(opening)?;
+        let identity = {
+            let read = database.begin_read().map_err(failed)?;
+            let table = read.open_table(META).map_err(missing)?;
+            let number = |name: &str| match table.get(name) {
+                Ok(Some(value)) => Ok(value.value()),
+                Ok(None) => Err(StoreError::Corrupt(format!("it has no `{name}`"))),
+                Err(error) => Err(storage(error)),
+            };
+            let format = number(meta::FORMAT)?;
+            if format != FORMAT {
+                return Err(StoreError::Newer(format));
+            }
+            for (name, there) in [
+                ("revocations", read.open_table(REVOCATIONS).map(drop)),
+                ("api-keys", read.open_table(API_KEYS).map(drop)),
+                ("buckets", read.open_table(BUCKETS).map(drop)),
+            ] {
+                there.map_err(|error| StoreError::Corrupt(format!("{name}: {error}")))?;
+            }
+            number(meta::NUMBER)?;
+            let keys = [number(meta::KEY_0)?, number(meta::KEY_1)?];
+            Identity { store: number(meta::STORE)?, keys }
+        };
+        Ok(Self { database, identity })
+    }
+}
+
+/// Makes a store under another name first: a file under its own name is always whole.
+fn make(directory: &Path, file: &Path) -> Result<(), StoreError> {
+    let making = directory.join(format!(".{FILE}.{}", std::process::id()));
+    match fs::remove_file(&making) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(&making).map_err(failed)?;
+    let random = || getrandom::u64().map_err(failed);
+    let database = Database::create(&making).map_err(opening)?;
+    let transaction = database.begin_write().map_err(failed)?;
+    {
+        let mut table = transaction.open_table(META).map_err(missing)?;
+        for (name, value) in [
+            (meta::FORMAT, FORMAT),
+            (meta::STORE, random()?),
+            (meta::KEY_0, random()?),
+            (meta::KEY_1, random()?),
+            (meta::NUMBER, 0),
+        ] {
+            table.insert(name, value).map_err(storage)?;
+        }
+        transaction.open_table(REVOCATIONS).map_err(missing)?;
+        transaction.open_table(API_KEYS).map_err(missing)?;
+        transaction.open_table(BUCKETS).map_err(missing)?;
+    }
+    transaction.commit().map_err(failed)?;
+    drop(database);
+    // Unlike a rename, a link does not replace what another sidecar has made meanwhile.
+    let linked = match fs::hard_link(&making, file) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
+        _ => Ok(()),
+    };
+    fs::remove_file(&making).map_err(failed)?;
+    linked?;
+    fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+impl Store for Embedded {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn load(&self) -> Result<Contents, StoreError> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let meta = read.open_table(META).map_err(missing)?;
+        let number = meta.get(meta::NUMBER).map_err(storage)?.map_or(0, |value| value.value());
+        let mut contents = Contents { number, ..Contents::default() };
+        for row in read.open_table(REVOCATIONS).map_err(missing)?.iter().map_err(storage)? {
+            let (print, value) = row.map_err(storage)?;
+            let (times, _) = split(value.value())?;
+            contents.revocations.push((*print.value(), times));
+        }
+        for row in read.open_table(API_KEYS).map_err(missing)?.iter().map_err(storage)? {
+            let (sha256, value) = row.map_err(storage)?;
+            let about: About = serde_json::from_slice(value.value()).map_err(unreadable)?;
+            contents.keys.push(ApiKey { sha256: *sha256.value(), about });
+        }
+        for row in read.open_table(BUCKETS).map_err(missing)?.iter().map_err(storage)? {
+            let (bucket, number) = row.map_err(storage)?;
+            let bucket = bucket_of(bucket.value())
+                .ok_or_else(|| StoreError::Corrupt("it has an unknown bucket".to_owned()))?;
+            contents.buckets.push((bucket, number.value()));
+        }
+        Ok(contents)
+    }
+
+    fn commit(&self, changes: &[Change], touched: &[Bucket]) -> Result<u64, StoreError> {
+        let transaction = self.database.begin_write().map_err(failed)?;
+        let number = {
+            let mut revocations = transaction.open_table(REVOCATIONS).map_err(missing)?;
+            let mut keys = transaction.open_table(API_KEYS).map_err(missing)?;
+            for change in changes {
+                match change {
+                    Change::PutRevocation(print, revocation) => {
+                        let value = joined(revocation)?;
+                        revocations.insert(print, value.as_slice()).map_err(storage)?;
+                    }
+                    Change::DropRevocation(print) => {
+                        revocations.remove(print).map_err(storage)?;
+                    }
+                    Change::PutKey(ApiKey { sha256, about }) => {
+                        let value = serde_json::to_vec(about).map_err(failed)?;
+                        keys.insert(sha256, value.as_slice()).map_err(storage)?;
+                    }
+                    Change::DropKey(sha256) => {
+                        keys.remove(sha256).map_err(storage)?;
+                    }
+                    Change::File(..) => {}
+                }
+            }
+            let mut meta = transaction.open_table(META).map_err(missing)?;
+            let mut buckets = transaction.open_table(BUCKETS).map_err(missing)?;
+            let last = meta.get(meta::NUMBER).map_err(storage)?.map(|value| value.value());
+            let mut number =
+                last.ok_or_else(|| StoreError::Corrupt("it has no number".to_owned()))?;
+            for bucket in touched {
+                number = number.saturating_add(1);
+                buckets.insert(bucket_key(*bucket), number).map_err(storage)?;
+            }
+            meta.insert(meta::NUMBER, number).map_err(storage)?;
+            number
+        };
+        // Durability::Immediate, redb's default: on the disk when this returns.
+        transaction.commit().map_err(failed)?;
+        Ok(number)
+    }
+
+    fn revocation(&self, print: &Print) -> Result<Option<Revocation>, StoreError> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(REVOCATIONS).map_err(missing)?;
+        let value = table.get(print).map_err(storage)?;
+        value.map(|value| whole(value.value())).transpose()
+    }
+
+    fn revocations(
+        &self,
+        after: Option<&Print>,
+        limit: usize,
+    ) -> Result<Vec<(Print, Revocation)>, StoreError> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(REVOCATIONS).map_err(missing)?;
+        let from = after.map_or(Unbounded, Excluded);
+        let rows = table.range::<&[u8; 16]>((from, Unbounded)).map_err(storage)?;
+        rows.take(limit)
+            .map(|row| {
+                let (print, value) = row.map_err(storage)?;
+                Ok((*print.value(), whole(value.value())?))
+            })
+            .collect()
+    }
+}
+
+fn joined(revocation: &Revocation) -> Result<Vec<u8>, StoreError> {
+    let Times { before, until } = revocation.times();
+    let mut value = before.to_le_bytes().to_vec();
+    value.extend_from_slice(&until.to_le_bytes());
+    value.extend(serde_json::to_vec(revocation).map_err(failed)?);
+    Ok(value)
+}
+
+fn split(value: &[u8]) -> Result<(Times, &[u8]), StoreError> {
+    let parts = value.split_first_chunk::<4>().and_then(|(before, rest)| {
+        let (until, json) = rest.split_first_chunk::<4>()?;
+        let (before, until) = (u32::from_le_bytes(*before), u32::from_le_bytes(*until));
+        Some((Times { before, until }, json))
+    });
+    parts.ok_or_else(|| StoreError::Corrupt("a revocation is too short".to_owned()))
+}
+
+fn whole(value: &[u8]) -> Result<Revocation, StoreError> {
+    let (_, json) = split(value)?;
+    serde_json::from_slice(json).map_err(unreadable)
+}
+
+fn bucket_key(bucket: Bucket) -> u64 {
+    u64::from(bucket.table.number()) << 32 | u64::from(bucket.index)
+}
+
+fn bucket_of(key: u64) -> Option<Bucket> {
+    let table = Table::ALL.into_iter().find(|table| u64::from(table.number()) == key >> 32)?;
+    let index = u32::try_from(key & 0xffff_ffff).ok().filter(|index| *index < table.buckets())?;
+    Some(Bucket { table, index })
+}
+
+fn opening(error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::Locked,
+        DatabaseError::Storage(error) => storage(error),
+        error => StoreError::Corrupt(error.to_string()),
+    }
+}
+
+fn storage(error: StorageError) -> StoreError {
+    match error {
+        StorageError::Corrupted(why) => StoreError::Corrupt(why),
+        StorageError::Io(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            StoreError::Corrupt(error.to_string())
+        }
+        error => StoreError::Failed(error.to_string()),
+    }
+}
+
+fn missing(error: TableError) -> StoreError {
+    match error {
+        TableError::Storage(error) => storage(error),
+        error => StoreError::Corrupt(error.to_string()),
+    }
+}
+
+fn unreadable(error: serde_json::Error) -> StoreError {
+    StoreError::Corrupt(format!("an entry: {error}"))
+}
+
+fn failed(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed(error.to_string())
+}

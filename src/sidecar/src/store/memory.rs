@@ -1,0 +1,87 @@
+//! A store for tests that forgets everything, and fails when it is told to.
+
+use super::{About, ApiKey, Change, Contents, Identity, Print, Revocation, Store, StoreError};
+use policy::replica::Bucket;
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A store in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    inner: Mutex<Inner>,
+    /// Refuses every commit.
+    pub(crate) broken: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    number: u64,
+    revocations: BTreeMap<Print, Revocation>,
+    keys: BTreeMap<[u8; 32], About>,
+    buckets: BTreeMap<Bucket, u64>,
+}
+
+impl Store for Memory {
+    fn identity(&self) -> Identity {
+        Identity { store: 0xab, keys: [1, 2] }
+    }
+
+    fn load(&self) -> Result<Contents, StoreError> {
+        let inner = self.inner.lock().unwrap();
+        let key =
+            |(sha256, about): (&[u8; 32], &About)| ApiKey { sha256: *sha256, about: about.clone() };
+        Ok(Contents {
+            number: inner.number,
+            revocations: inner.revocations.iter().map(|(p, r)| (*p, r.times())).collect(),
+            keys: inner.keys.iter().map(key).collect(),
+            buckets: inner.buckets.iter().map(|(b, n)| (*b, *n)).collect(),
+        })
+    }
+
+    fn commit(&self, changes: &[Change], touched: &[Bucket]) -> Result<u64, StoreError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(StoreError::Failed("told to fail".into()));
+        }
+        let mut inner = self.inner.lock().unwrap();
+        for change in changes {
+            match change.clone() {
+                Change::PutRevocation(print, revocation) => {
+                    inner.revocations.insert(print, revocation);
+                }
+                Change::DropRevocation(print) => {
+                    inner.revocations.remove(&print);
+                }
+                Change::PutKey(ApiKey { sha256, about }) => {
+                    inner.keys.insert(sha256, about);
+                }
+                Change::DropKey(sha256) => {
+                    inner.keys.remove(&sha256);
+                }
+                Change::File(..) => {}
+            }
+        }
+        for bucket in touched {
+            inner.number += 1;
+            let number = inner.number;
+            inner.buckets.insert(*bucket, number);
+        }
+        Ok(inner.number)
+    }
+
+    fn revocation(&self, print: &Print) -> Result<Option<Revocation>, StoreError> {
+        Ok(self.inner.lock().unwrap().revocations.get(print).cloned())
+    }
+
+    fn revocations(
+        &self,
+        after: Option<&Print>,
+        limit: usize,
+    ) -> Result<Vec<(Print, Revocation)>, StoreError> {
+        let inner = self.inner.lock().unwrap();
+        let from = after.map_or(Unbounded, |after| Excluded(*after));
+        let page = inner.revocations.range((from, Unbounded)).take(limit);
+        Ok(page.map(|(print, revocation)| (*print, revocation.clone())).collect())
+    }
+}

@@ -1,0 +1,244 @@
+//! What every store must do.
+
+use super::embedded::{Embedded, FILE};
+use super::memory::Memory;
+use super::*;
+use crate::render::tests::Directory;
+use std::fs;
+use std::path::Path;
+
+fn revocation(value: &str) -> Revocation {
+    Revocation {
+        kind: Kind::Subject,
+        issuer: Some("i".into()),
+        value: value.into(),
+        issued_before: Some(5),
+        expires: Some(1000),
+        created: 3,
+        note: None,
+    }
+}
+
+fn key(id: &str, hash: u8) -> ApiKey {
+    let entry = api_keys::Entry { id: id.into(), ..api_keys::Entry::default() };
+    ApiKey { sha256: [hash; 32], about: About { entry, created: 4, replaced: false } }
+}
+
+const fn print(first: u8) -> Print {
+    let mut print = [0; 16];
+    print[0] = first;
+    print
+}
+
+fn commit(store: &dyn Store, changes: &[Change]) -> u64 {
+    let mut touched: Vec<Bucket> = changes.iter().map(Change::bucket).collect();
+    touched.sort_unstable();
+    touched.dedup();
+    store.commit(changes, &touched).unwrap()
+}
+
+/// Every promise of [`Store`]; `reopen` gives the same store after a restart.
+fn conforms(store: Box<dyn Store>, reopen: impl Fn(Box<dyn Store>) -> Box<dyn Store>) {
+    // It begins with nothing, and its identity stays.
+    let identity = store.identity();
+    let contents = store.load().unwrap();
+    assert_eq!((contents.number, contents.revocations.len(), contents.keys.len()), (0, 0, 0));
+    let store = reopen(store);
+    assert!(store.identity() == identity);
+
+    // Each bucket that is touched gets a number of its own, in the order given.
+    let changes = [
+        Change::PutRevocation(print(9), revocation("nine")),
+        Change::PutRevocation(print(3), revocation("three")),
+        Change::PutKey(key("k", 7)),
+        Change::File("/f".into(), Some(Secret::new(b"secret".to_vec()))),
+    ];
+    assert_eq!(commit(store.as_ref(), &changes), 4);
+    let store = reopen(store);
+    let contents = store.load().unwrap();
+    assert_eq!(contents.number, 4);
+    let prints: Vec<u8> = contents.revocations.iter().map(|(print, _)| print[0]).collect();
+    assert_eq!(prints, [3, 9]);
+    assert_eq!(contents.revocations[0].1, revocation("three").times());
+    assert_eq!(contents.keys, [key("k", 7)]);
+    let mut numbers = contents.buckets;
+    numbers.sort_by_key(|(_, number)| *number);
+    let expected: Vec<(Bucket, u64)> =
+        [changes[1].bucket(), changes[0].bucket(), changes[2].bucket(), changes[3].bucket()]
+            .into_iter()
+            .zip(1..)
+            .collect();
+    assert_eq!(numbers, expected);
+
+    // One is found by its fingerprint, and pages follow each other.
+    assert_eq!(store.revocation(&print(9)).unwrap(), Some(revocation("nine")));
+    assert_eq!(store.revocation(&print(1)).unwrap(), None);
+    let page = |after: Option<&Print>, limit| -> Vec<u8> {
+        let page = store.revocations(after, limit).unwrap();
+        page.into_iter().map(|(print, _)| print[0]).collect()
+    };
+    assert_eq!(page(None, 10), [3, 9]);
+    assert_eq!(page(None, 1), [3]);
+    assert_eq!(page(Some(&print(3)), 10), [9]);
+    assert_eq!(page(Some(&print(4)), 10), [9]);
+    assert_eq!(page(Some(&print(9)), 10), [0; 0]);
+
+    // Changes are made in order, what is not there may be dropped, and a bucket keeps one number.
+    let again = Revocation { expires: None, ..revocation("nine") };
+    let number = commit(
+        store.as_ref(),
+        &[
+            Change::DropRevocation(print(3)),
+            Change::DropRevocation(print(200)),
+            Change::PutRevocation(print(9), again.clone()),
+            Change::PutKey(key("l", 8)),
+            Change::DropKey([8; 32]),
+            Change::DropKey([7; 32]),
+        ],
+    );
+    assert_eq!(number, 9);
+    let store = reopen(store);
+    let contents = store.load().unwrap();
+    assert_eq!(contents.revocations, [(print(9), again.times())]);
+    assert_eq!(contents.revocations[0].1.until, u32::MAX);
+    assert!(contents.keys.is_empty());
+    assert_eq!(contents.buckets.len(), 6);
+    assert_eq!(store.commit(&[], &[]).unwrap(), 9, "nothing touched, no number");
+}
+
+#[test]
+fn the_store_in_memory_conforms() {
+    conforms(Box::new(Memory::default()), |store| store);
+}
+
+#[test]
+fn the_store_in_a_file_conforms() {
+    let directory = Directory::new();
+    conforms(Box::new(Embedded::open(&directory.0).unwrap()), |store| {
+        drop(store);
+        Box::new(Embedded::open(&directory.0).unwrap())
+    });
+}
+
+#[test]
+fn secrets_of_files_do_not_reach_the_disk() {
+    let directory = Directory::new();
+    let store = Embedded::open(&directory.0).unwrap();
+    let secret = Secret::new(b"only-in-its-own-file".to_vec());
+    commit(&store, &[Change::File("/f".into(), Some(secret))]);
+    drop(store);
+    let bytes = fs::read(directory.0.join(FILE)).unwrap();
+    assert!(!bytes.windows(20).any(|part| part == b"only-in-its-own-file"));
+}
+
+#[test]
+fn the_file_is_its_owners_only_and_nothing_else_is_left() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = Directory::new();
+    let store = Embedded::open(&directory.0).unwrap();
+    let names: Vec<_> =
+        fs::read_dir(&directory.0).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, [FILE]);
+    let mode = fs::metadata(directory.0.join(FILE)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    drop(store);
+}
+
+#[test]
+fn two_stores_differ() {
+    let (one, other) = (Directory::new(), Directory::new());
+    let (one, other) = (Embedded::open(&one.0).unwrap(), Embedded::open(&other.0).unwrap());
+    assert_ne!(one.identity().store, other.identity().store);
+    assert_ne!(one.identity().keys, other.identity().keys);
+    assert!(!format!("{:?}", one.identity()).contains(&one.identity().keys[0].to_string()));
+}
+
+#[test]
+fn a_store_in_use_is_said_clearly() {
+    let directory = Directory::new();
+    let first = Embedded::open(&directory.0).unwrap();
+    let error = Embedded::open(&directory.0).unwrap_err();
+    assert_eq!(error, StoreError::Locked);
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    drop(first);
+    Embedded::open(&directory.0).unwrap();
+}
+
+/// Opens a file that was spoilt by `spoil`: it must be refused, and be as it was.
+#[track_caller]
+fn refused(spoil: impl Fn(&Path)) -> StoreError {
+    let directory = Directory::new();
+    let store = Embedded::open(&directory.0).unwrap();
+    let changes: Vec<Change> = (0..200_u8)
+        .map(|index| {
+            let one = Revocation { note: Some("x".repeat(200)), ..revocation("spoilt") };
+            Change::PutRevocation(print(index), one)
+        })
+        .collect();
+    commit(&store, &changes);
+    drop(store);
+    let file = directory.0.join(FILE);
+    spoil(&file);
+    let before = fs::read(&file).unwrap();
+    let error = Embedded::open(&directory.0).map(|store| store.load().map(drop)).unwrap_err();
+    assert_eq!(fs::read(&file).unwrap().len(), before.len());
+    error
+}
+
+#[test]
+fn a_file_that_is_no_store_is_refused_and_kept() {
+    let write = |bytes: Vec<u8>| move |file: &Path| fs::write(file, &bytes).unwrap();
+    for (what, error) in [
+        ("empty", refused(write(Vec::new()))),
+        ("text", refused(write(b"hello".to_vec()))),
+        ("zeros", refused(write(vec![0; 65_536]))),
+        ("noise", refused(write((0..65_536).map(|i: u32| (i * 7919 >> 3) as u8).collect()))),
+        (
+            "half",
+            refused(|file| {
+                let bytes = fs::read(file).unwrap();
+                fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+            }),
+        ),
+        (
+            "cut in the first page",
+            refused(|file| {
+                let bytes = fs::read(file).unwrap();
+                fs::write(file, &bytes[..2000]).unwrap();
+            }),
+        ),
+        (
+            "pages overwritten",
+            refused(|file| {
+                let mut bytes = fs::read(file).unwrap();
+                let needle = b"\"note\":\"xxx";
+                let mut at = 0;
+                while let Some(found) = bytes[at..].windows(needle.len()).position(|w| w == needle)
+                {
+                    at += found;
+                    bytes[at] ^= 0x20;
+                    at += 1;
+                }
+                fs::write(file, bytes).unwrap();
+            }),
+        ),
+    ] {
+        assert!(matches!(error, StoreError::Corrupt(_)), "{what}: {error:?}");
+        assert!(error.to_string().contains("backup"), "{what}: {error}");
+    }
+}
+
+#[test]
+fn a_file_of_a_newer_sidecar_is_refused() {
+    let error = refused(|file| {
+        let database = redb::Database::open(file).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let meta = redb::TableDefinition::<&str, u64>::new("meta");
+            transaction.open_table(meta).unwrap().insert("format", 2).unwrap();
+        }
+        transaction.commit().unwrap();
+    });
+    assert_eq!(error, StoreError::Newer(2));
+    assert!(error.to_string().contains("newer sidecar"), "{error}");
+}
