@@ -39,7 +39,7 @@ const OVERDUE: Nanos = Nanos::from_secs(9);
 /// next poll: a sidecar that does not hold polls must not make us spin.
 const HELD_MIN: Nanos = Nanos::from_millis(50);
 /// The tick while a batch is stored in slices: the worker serves requests for most of the time.
-const SLICE_TICK: Nanos = Nanos::from_millis(10);
+const SLICE_TICK: Nanos = Nanos::from_millis(5);
 /// The tick of a plugin that needs the sidecar's state and has none yet: requests are refused
 /// meanwhile.
 pub(crate) const FIRST_TICK: Nanos = Nanos::from_millis(50);

@@ -18,9 +18,9 @@ const ENTRY: usize = 1 + 4 + 4;
 const COMPLETE: u8 = 1;
 /// The flag of [`Begin::Afresh`].
 const AFRESH: u8 = 2;
-/// A sidecar ends a batch when it is longer than this. Envoy keeps a whole answer in memory, and the
-/// worker that stores it serves no request meanwhile.
-pub const BYTES_SOON: usize = 512 * 1024;
+/// A sidecar ends a batch when it is longer than this. The worker that stores it serves no request for
+/// a millisecond meanwhile; with a million revocations there are a hundred of them.
+pub const BYTES_SOON: usize = 256 * 1024;
 /// A filter reads no batch beyond this: one bucket may come on top of [`BYTES_SOON`].
 pub const BYTES_MAX: usize = 32 * 1024 * 1024;
 

@@ -87,7 +87,7 @@ impl Sidecar {
                 return answers;
             }
             answers += 1;
-            for _ in 0..100 {
+            for _ in 0..200 {
                 if node.polls() > calls {
                     break;
                 }
