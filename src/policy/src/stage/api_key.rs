@@ -107,6 +107,3 @@ fn made_at_run_time<'p>(
         tier: entry.tier.map(Cow::Owned),
     })
 }
-
-#[cfg(test)]
-mod tests;

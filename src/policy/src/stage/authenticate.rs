@@ -3,7 +3,7 @@
 use crate::event::{AuthMethod, AuthOutcome, Event};
 use crate::facts::Facts;
 use crate::model::{AuthMode, Authentication, Policy, Provider, TokenLocation};
-use crate::path;
+use crate::path::{self, Path};
 use crate::reason::Reason;
 use crate::reply::Edits;
 use crate::stage::Means;
@@ -188,9 +188,11 @@ fn is_public(settings: &Authentication, facts: &Facts<'_>) -> bool {
     if settings.public.is_empty() || !facts.is_path_canonical() {
         return false;
     }
-    let exact = settings.public.iter().any(|pattern| pattern.matches(path));
     let fits = |reading| settings.public.iter().any(|pattern| pattern.fits(reading));
-    exact && path::read(path).readings().all(fits)
+    match path::read(path) {
+        Path::Unreadable => false,
+        readable => readable.readings().all(fits),
+    }
 }
 
 fn identify<'a>(

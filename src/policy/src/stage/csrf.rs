@@ -167,6 +167,3 @@ pub fn issue(
     let secure = if facts.is_https() { "; Secure" } else { "" };
     Some([&wanted.cookie, "=", &token, "; Path=/; SameSite=Strict", secure].concat())
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,139 @@
+//! Stories of limits: what is taken, what is given back, what the client is told.
+
+use super::gateway::{BAD, GOOD, Gateway, breaker_settings, empty, header, limit_of, with_jwt};
+use crate::model::{Cidr, KeyPart, LimitMode, Unavailable};
+use crate::pattern::PathPattern;
+use crate::reason::Reason;
+use alloc::string::ToString;
+use alloc::vec;
+use core::net::IpAddr;
+use serde_json::{Value, json};
+
+/// A reviewer's case: both tables had one name, and each read the other's sets as rubbish.
+#[test]
+fn a_limit_named_breaker_leaves_the_breakers_alone() {
+    let mut policy = empty();
+    policy.rate_limits = vec![limit_of("breaker", vec![KeyPart::Ip], 1_000)];
+    policy.rate_limits[0].table_sets = 512;
+    policy.circuit_breakers.default = Some(breaker_settings());
+    let mut gateway = Gateway::new(policy);
+    gateway.call(500);
+    gateway.call(500);
+    for client in 0..5_000_u32 {
+        gateway.client = Some(IpAddr::from(client.to_be_bytes()));
+        gateway.refused("/a", &[], Reason::BreakerOpen);
+    }
+    assert_eq!(gateway.heard("RecordUnreadable"), 0);
+}
+
+#[test]
+fn a_limit_by_user_counts_each_user_alone() {
+    let mut policy = with_jwt();
+    policy.rate_limits = vec![limit_of("user", vec![KeyPart::User], 2)];
+    let mut gateway = Gateway::new(policy);
+    let bob = ("authorization", "Bearer good:bob");
+    gateway.forwarded("/a", &[GOOD]);
+    gateway.forwarded("/a", &[GOOD]);
+    let reply = gateway.refused("/a", &[GOOD], Reason::RateLimited);
+    gateway.forwarded("/a", &[bob]);
+    assert_eq!(header(&reply, "retry-after"), Some("30"));
+    assert_eq!(header(&reply, "ratelimit"), Some("\"user\";r=0;t=30"));
+    assert_eq!(header(&reply, "ratelimit-policy"), Some("\"user\";q=2;w=60"));
+    assert_eq!(header(&reply, "x-ratelimit-remaining"), Some("0"));
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(body["violated-policies"], json!(["user"]));
+    assert_eq!(body["retry_after"], 30);
+    gateway.now += 30;
+    gateway.forwarded("/a", &[GOOD]);
+}
+
+#[test]
+fn a_refusal_by_one_limit_gives_back_what_the_others_took() {
+    let mut policy = with_jwt();
+    policy.rate_limits = vec![limit_of("all", vec![], 3), limit_of("user", vec![KeyPart::User], 1)];
+    let mut gateway = Gateway::new(policy);
+    gateway.forwarded("/a", &[GOOD]);
+    for _ in 0..10 {
+        gateway.refused("/a", &[GOOD], Reason::RateLimited);
+    }
+    gateway.forwarded("/a", &[("authorization", "Bearer good:bob")]);
+    gateway.forwarded("/a", &[("authorization", "Bearer good:eve")]);
+    gateway.refused("/a", &[("authorization", "Bearer good:kim")], Reason::RateLimited);
+}
+
+#[test]
+fn a_bad_token_keeps_what_it_took_so_that_guessing_is_limited() {
+    let mut policy = with_jwt();
+    policy.rate_limits = vec![limit_of("ip", vec![KeyPart::Ip], 2)];
+    let mut gateway = Gateway::new(policy);
+    gateway.refused("/a", &[BAD], Reason::TokenUntrusted);
+    gateway.refused("/a", &[BAD], Reason::TokenUntrusted);
+    gateway.refused("/a", &[BAD], Reason::RateLimited);
+    gateway.client = "192.0.2.2".parse().ok();
+    gateway.forwarded("/a", &[GOOD]);
+}
+
+#[test]
+fn the_response_tells_the_limit_nearest_to_exhaustion() {
+    let mut policy = with_jwt();
+    policy.rate_limits =
+        vec![limit_of("wide", vec![], 100), limit_of("tight", vec![KeyPart::User], 4)];
+    policy.security_headers = vec![("x-frame-options".to_string(), "DENY".to_string())];
+    let mut gateway = Gateway::new(policy);
+    let (_, passage) = gateway.forwarded("/a", &[GOOD]);
+    let added = gateway.added(&passage, &["x-ratelimit-limit"]);
+    let expected = [
+        "x-frame-options: DENY",
+        "ratelimit: \"tight\";r=3;t=15",
+        "ratelimit-policy: \"tight\";q=4;w=60",
+        "x-ratelimit-remaining: 3",
+        "x-ratelimit-reset: 15",
+    ];
+    assert_eq!(added, expected);
+}
+
+#[test]
+fn exempt_addresses_and_unmatched_requests_are_not_counted() {
+    let mut policy = empty();
+    let mut only_api = limit_of("api", vec![], 1);
+    only_api.matches.paths = vec![PathPattern::parse("/api/**").unwrap()];
+    only_api.matches.methods = vec!["GET".to_string()];
+    policy.rate_limits = vec![only_api];
+    policy.ip.exempt = vec![Cidr { network: "10.9.0.0".parse().unwrap(), prefix: 16 }];
+    let mut gateway = Gateway::new(policy);
+    for _ in 0..3 {
+        gateway.forwarded("/other", &[]);
+    }
+    gateway.forwarded("/api/x", &[]);
+    gateway.refused("/api/x", &[], Reason::RateLimited);
+    gateway.client = "10.9.1.1".parse().ok();
+    gateway.forwarded("/api/x", &[]);
+}
+
+#[test]
+fn a_limit_in_shadow_reports_and_never_refuses() {
+    let mut policy = empty();
+    policy.rate_limits = vec![limit_of("trial", vec![], 1)];
+    policy.rate_limits[0].mode = LimitMode::Shadow;
+    let mut gateway = Gateway::new(policy);
+    gateway.forwarded("/a", &[]);
+    gateway.forwarded("/a", &[]);
+    assert_eq!(gateway.heard("ShadowOver"), 1);
+}
+
+#[test]
+fn without_shared_state_a_limit_does_what_its_policy_says_and_breakers_let_pass() {
+    let mut policy = empty();
+    policy.rate_limits = vec![limit_of("all", vec![], 1)];
+    policy.circuit_breakers.default = Some(breaker_settings());
+    let mut gateway = Gateway::new(policy);
+    gateway.store.down = true;
+    let reply = gateway.refused("/a", &[], Reason::StateUnavailable);
+    assert_eq!(reply.status, 503);
+    assert_eq!(gateway.heard("ErrorRefused"), 1);
+    gateway.policy.rate_limits[0].on_unavailable = Unavailable::Allow;
+    gateway.call(500);
+    gateway.call(500);
+    gateway.call(200);
+    assert_eq!(gateway.heard("ErrorAllowed"), 3);
+}
