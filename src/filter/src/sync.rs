@@ -69,6 +69,8 @@ struct State {
     flight: Option<Flight>,
     /// A batch that is not stored yet.
     handover: Option<Handover>,
+    /// Whether a fetch since the last tick brought nothing.
+    vain: bool,
     /// Why the last batch was not taken.
     untaken: Option<Trouble>,
     link: Link,
@@ -159,7 +161,7 @@ impl<H: Host> Sync<H> {
     /// Stands for election, or renews the lease, and sees to it that a call is under way.
     pub(crate) fn on_tick(&self, generation: u32, seed: Seed, now: Moment) {
         let Ok(mut state) = self.state.try_borrow_mut() else { return };
-        state.generation = generation;
+        (state.generation, state.vain) = (generation, false);
         let Some(me) = self.me(&mut state) else { return };
         let turn = Turn { me, seed, now };
         let now = now.monotonic;

@@ -60,8 +60,13 @@ impl<H: Host> Sync<H> {
                     match (end, written) {
                         (End::More, _) => self.fetch(state, turn),
                         (End::Complete, Written::Something) => self.poll(state, &lease, turn),
-                        // A sidecar that has nothing new says that it has: the next tick asks again.
-                        (End::Complete, Written::Nothing) => {}
+                        // A sidecar that has nothing new said that it had. When two answers crossed,
+                        // that is over at once; when not, the next tick asks again.
+                        (End::Complete, Written::Nothing) => {
+                            if !std::mem::replace(&mut state.vain, true) {
+                                self.poll(state, &lease, turn);
+                            }
+                        }
                     }
                 }
                 Err(refusal) => self.refused(state, refusal),

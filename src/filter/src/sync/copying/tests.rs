@@ -408,6 +408,8 @@ fn a_sidecar_that_has_nothing_new_and_says_otherwise_does_not_make_us_spin() {
     let liar = json!({"protocol": 2, "commands": [], "state": state}).to_string();
     for _ in 0..5 {
         node.answer(&OK, liar.as_bytes());
+        assert!(sidecar.answer(&node));
+        node.answer(&OK, liar.as_bytes());
         let calls = node.polls();
         assert!(sidecar.answer(&node));
         assert_eq!(node.polls(), calls);
