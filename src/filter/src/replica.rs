@@ -21,6 +21,7 @@ const GAUGELESS: u64 = 1 << 63;
 pub(crate) struct View<H: Host> {
     host: H,
     metrics: Metrics<H>,
+    gauge: Cell<Option<u32>>,
     last: Cell<Option<Seen>>,
     /// How often the gauge could not be had.
     gaugeless: Cell<u64>,
@@ -39,14 +40,19 @@ pub(crate) struct Seen {
 impl<H: Host> View<H> {
     /// A view that has seen nothing.
     pub(crate) fn new(host: &H, metrics: &Metrics<H>) -> Self {
-        let (host, metrics) = (host.clone(), metrics.clone());
-        Self { host, metrics, last: Cell::new(None), gaugeless: Cell::new(0) }
+        Self {
+            host: host.clone(),
+            metrics: metrics.clone(),
+            gauge: Cell::new(None),
+            last: Cell::new(None),
+            gaugeless: Cell::new(0),
+        }
     }
 
     /// What is there now. The gauge is read first: a change that comes in between is seen early, and
     /// again by the next look.
     pub(crate) fn look(&self) -> Seen {
-        let gauge = self.metrics.state_generation().and_then(|gauge| self.host.metric(gauge).ok());
+        let gauge = self.gauge().and_then(|gauge| self.host.metric(gauge).ok());
         let generation = gauge.unwrap_or_else(|| {
             self.gaugeless.set(self.gaugeless.get().wrapping_add(1));
             GAUGELESS | self.gaugeless.get()
@@ -67,9 +73,17 @@ impl<H: Host> View<H> {
 
     /// Tells every VM that shared state has changed. Called after the write.
     pub(crate) fn changed(&self) {
-        if let Some(gauge) = self.metrics.state_generation() {
+        if let Some(gauge) = self.gauge() {
             // Without it the others see no gauge either, and look each time.
             let _untold = self.host.increment_metric(gauge, 1);
         }
+    }
+
+    /// The gauge's number, asked for once.
+    fn gauge(&self) -> Option<u32> {
+        if self.gauge.get().is_none() {
+            self.gauge.set(self.metrics.state_generation());
+        }
+        self.gauge.get()
     }
 }

@@ -71,6 +71,14 @@ pub(crate) struct VmSide {
     pub(crate) dies_after: Cell<Option<u32>>,
     /// What others do, once, before this VM overwrites a shared value.
     pub(crate) before_overwrite: RefCell<Option<Box<dyn FnOnce()>>>,
+    /// The context that is meant, where it was said.
+    pub(crate) effective: Cell<Option<u32>>,
+    /// Contexts that the host knows no more.
+    pub(crate) gone: RefCell<Vec<u32>>,
+    /// Streams that were told to go on.
+    pub(crate) continued: RefCell<Vec<u32>>,
+    /// The last period of the timer, in milliseconds.
+    pub(crate) period: Cell<u64>,
     /// What the host does inside a local reply, as Envoy may.
     pub(crate) inside_reply: RefCell<Option<Rc<dyn Fn()>>>,
 }
@@ -117,6 +125,14 @@ impl FakeHost {
 
     pub(crate) fn logged(&self, text: &str) -> usize {
         self.process.log.borrow().iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// Every shared value that is not empty and whose key begins so.
+    pub(crate) fn stored(&self, prefix: &[u8]) -> HashMap<Vec<u8>, Vec<u8>> {
+        let shared = self.process.shared.borrow();
+        let found =
+            shared.iter().filter(|(key, (bytes, _))| key.starts_with(prefix) && !bytes.is_empty());
+        found.map(|(key, (bytes, _))| (key.clone(), bytes.clone())).collect()
     }
 
     /// A number that depends only on the seed and on how often it was asked (splitmix64).
@@ -198,8 +214,10 @@ impl Host for FakeHost {
         self.ill()
     }
 
-    fn tick_every(&self, _period: Nanos) -> Result<(), Status> {
-        self.ill()
+    fn tick_every(&self, period: Nanos) -> Result<(), Status> {
+        self.ill()?;
+        self.vm.period.set(period.as_millis());
+        Ok(())
     }
 
     fn buffer(&self, buffer: Buffer, max: usize) -> Result<Vec<u8>, Status> {
@@ -264,6 +282,21 @@ impl Host for FakeHost {
             inside();
         }
         self.ill()
+    }
+
+    fn enter(&self, context: u32) -> Result<(), Status> {
+        self.ill()?;
+        if self.vm.gone.borrow().contains(&context) {
+            return Err(Status::BadArgument);
+        }
+        self.vm.effective.set(Some(context));
+        Ok(())
+    }
+
+    fn continue_request(&self) -> Result<(), Status> {
+        self.ill()?;
+        self.vm.continued.borrow_mut().extend(self.vm.effective.get());
+        Ok(())
     }
 
     fn shared(&self, key: &[u8]) -> Result<(Vec<u8>, u32), Status> {
