@@ -1,6 +1,7 @@
 //! `cargo xtask up` as a user meets it: a command in a terminal. Knows nothing of how it works.
 
 mod busy;
+mod issuer;
 mod signals;
 mod watch;
 
@@ -36,6 +37,7 @@ pub(super) fn test(_: &Args, ctx: &Workspace) -> Result<Outcome> {
     serves_and_stops(ctx, dir.path()).context("up, curl, Ctrl-C")?;
     busy::test(ctx, dir.path())
         .context("up under load, with a service and a policy of one's own")?;
+    issuer::test(ctx, dir.path()).context("up with an identity provider of one's own")?;
     watch::test(ctx, dir.path()).context("up --watch")?;
     signals::while_it_starts(ctx, dir.path()).context("up, and Ctrl-C before it is ready")?;
     signals::twice(ctx, dir.path()).context("up, and Ctrl-C twice")?;

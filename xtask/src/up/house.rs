@@ -94,7 +94,7 @@ impl House {
         };
         let sidecar = Sidecar::start(sidecar_options.clone())?;
         if chosen.has_sidecar() {
-            in_sync(&mut envoy).with_context(|| sidecar.tail())?;
+            in_sync(&mut envoy, chosen).with_context(|| sidecar.tail())?;
         }
         Ok(Self {
             envoy,
@@ -219,10 +219,12 @@ impl House {
     }
 }
 
-/// Waits until filter and sidecar know each other.
-fn in_sync(envoy: &mut Envoy) -> Result<()> {
-    let connected = |s: &Stats| s.filter("gateway_sidecar_connected", &[]) > 0;
-    envoy.stats_until("filter and sidecar to be in sync", SYNC_WITHIN, connected).map(|_| ())
+/// Waits until filter and sidecar know each other, and the filter knows what is revoked.
+fn in_sync(envoy: &mut Envoy, chosen: &Chosen) -> Result<()> {
+    let is = |s: &Stats, name: &str| s.filter(name, &[]) > 0;
+    let seeded = |s: &Stats| !chosen.revokes() || is(s, "gateway_revocation_seeded");
+    let ready = |s: &Stats| is(s, "gateway_sidecar_connected") && seeded(s);
+    envoy.stats_until("filter and sidecar to be in sync", SYNC_WITHIN, ready).map(|_| ())
 }
 
 /// Whether it is time to start again what has ended. Says at first that it has.

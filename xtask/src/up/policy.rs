@@ -85,6 +85,11 @@ impl Chosen {
         self.policy.get("sidecar").is_some_and(|section| !section.is_null())
     }
 
+    /// Whether tokens can be revoked.
+    pub(super) fn revokes(&self) -> bool {
+        self.policy.get("revocation").is_some_and(|section| !section.is_null())
+    }
+
     /// Clusters that it fetches key sets from, each with the host that it names.
     pub(super) fn issuers(&self) -> Vec<(String, String)> {
         let providers = self.policy.pointer("/authentication/jwt/providers");
