@@ -185,8 +185,7 @@ fn would_lose(
 ) -> bool {
     let bucket = change.bucket();
     let in_bucket = |path: &&String| files::bucket(path) == bucket;
-    held.has_changed(bucket)
-        && held.files().keys().find(in_bucket).is_none()
+    held.is_unknown(bucket)
         && paths.iter().filter(in_bucket).any(|path| !read.iter().any(|(known, ..)| known == path))
 }
 

@@ -15,7 +15,7 @@ use policy::replica::batch::{BYTES_SOON, Batch, Begin, End};
 use policy::replica::revocations::{self, Print, Record};
 use policy::replica::{Bucket, Table, api_keys, files};
 use policy::sync::Position;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -37,6 +37,8 @@ pub(crate) struct Held {
     revocations: BTreeMap<Print, Times>,
     keys: BTreeMap<[u8; 32], ApiKey>,
     files: BTreeMap<String, Secret>,
+    /// Buckets of files whose content is known: something in them changed since the start.
+    read: HashSet<Bucket>,
     by_number: BTreeMap<u64, Bucket>,
     by_bucket: HashMap<Bucket, u64>,
 }
@@ -155,6 +157,7 @@ impl Held {
             revocations: revocations.into_iter().collect(),
             keys: keys.into_iter().map(|key| (key.sha256, key)).collect(),
             files: BTreeMap::new(),
+            read: HashSet::new(),
             by_number: buckets.iter().map(|(bucket, number)| (*number, *bucket)).collect(),
             by_bucket: buckets.into_iter().collect(),
         }
@@ -175,12 +178,16 @@ impl Held {
         &self.files
     }
 
-    /// Whether a bucket was ever handed over.
-    pub(crate) fn has_changed(&self, bucket: Bucket) -> bool {
-        self.by_bucket.contains_key(&bucket)
+    /// Whether a filter may have something in a bucket that is not known here: it was handed over
+    /// before the start.
+    pub(crate) fn is_unknown(&self, bucket: Bucket) -> bool {
+        bucket.table == Table::Files
+            && self.by_bucket.contains_key(&bucket)
+            && !self.read.contains(&bucket)
     }
 
     fn apply(&mut self, changes: Vec<Change>, touched: &[Bucket], number: u64) {
+        self.read.extend(touched.iter().filter(|bucket| bucket.table == Table::Files));
         for change in changes {
             match change {
                 Change::PutRevocation(print, revocation) => {
@@ -221,13 +228,10 @@ impl Held {
                 let here = in_bucket::<32, _>(&self.keys, bucket);
                 api_keys::encode(here.map(|(sha256, key)| (sha256, &key.about.entry)))
             }
+            Table::Files if !self.read.contains(&bucket) => return None,
             Table::Files => {
-                let here = || {
-                    let all = self.files.iter();
-                    all.filter(|(path, _)| files::bucket(path) == bucket)
-                };
-                here().next()?;
-                files::encode(here().map(|(path, bytes)| (path.as_str(), bytes.reveal())))
+                let here = self.files.iter().filter(|(path, _)| files::bucket(path) == bucket);
+                files::encode(here.map(|(path, bytes)| (path.as_str(), bytes.reveal())))
             }
         })
     }

@@ -192,7 +192,7 @@ fn a_file_that_is_no_store_is_refused_and_kept() {
         ("empty", refused(write(Vec::new()))),
         ("text", refused(write(b"hello".to_vec()))),
         ("zeros", refused(write(vec![0; 65_536]))),
-        ("noise", refused(write((0..65_536).map(|i: u32| (i * 7919 >> 3) as u8).collect()))),
+        ("noise", refused(write((0..65_536).map(|i: u32| ((i * 7919) >> 3) as u8).collect()))),
         (
             "half",
             refused(|file| {
