@@ -24,8 +24,8 @@ impl Digest for Sha {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
     use alloc::string::String;
-    use alloc::{format, vec};
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -46,7 +46,7 @@ mod tests {
         assert_eq!(mac(b"Jefe", b"what do ya want for nothing?"), two);
         let six = "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54";
         let message = b"Test Using Larger Than Block-Size Key - Hash Key First";
-        assert_eq!(mac(&vec![0xaa; 131], message), six);
+        assert_eq!(mac(&[0xaa; 131], message), six);
     }
 
     #[test]
