@@ -173,3 +173,6 @@ impl State {
         out
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ mod waiting;
 
 use super::*;
 use crate::event::Event;
+use crate::headers::{Headers, serialize};
 use crate::model::{
     Access, Authorization, Breaker, Cidr, Csrf, HttpsMode, KeyPart, Mode, TokenLocation,
 };
@@ -103,6 +104,35 @@ fn a_grpc_call_is_refused_in_its_own_terms() {
     let reply = gateway.refused("/a", &[grpc], Reason::CredentialsMissing);
     assert_eq!(reply.grpc_status, Some(16));
     assert_eq!(reply.body, b"A credential is required.");
+}
+
+#[test]
+fn every_reason_has_a_status_and_the_grpc_code_that_fits_it() {
+    // google.rpc.Code: 7 permission denied, 8 resource exhausted, 14 unavailable,
+    // 16 unauthenticated.
+    for reason in Reason::ALL {
+        let (status, code) = match reason {
+            Reason::HttpsRequired
+            | Reason::IpDenied
+            | Reason::CsrfRejected
+            | Reason::PermissionDenied => (403, 7),
+            Reason::CredentialsMissing
+            | Reason::TokenMalformed
+            | Reason::TokenExpired
+            | Reason::TokenNotYetValid
+            | Reason::TokenUntrusted
+            | Reason::TokenRevoked
+            | Reason::ApiKeyInvalid => (401, 16),
+            Reason::RateLimited => (429, 8),
+            Reason::KeysUnavailable | Reason::BreakerOpen | Reason::StateUnavailable => (503, 14),
+        };
+        let bytes = serialize(&[(b":path", b"/a"), (b"content-type", b"application/grpc")]);
+        let facts = Facts { headers: Headers::new(&bytes), client: None, service: None };
+        let reply = render::reply(&Refused::For(reason), &with_jwt(), &facts);
+        assert_eq!((reply.status, reply.grpc_status), (status, Some(code)), "{reason:?}");
+        let challenged = header(&reply, "www-authenticate").is_some();
+        assert_eq!(challenged, status == 401, "RFC 9110 section 15.5.2, {reason:?}");
+    }
 }
 
 #[test]

@@ -70,3 +70,6 @@ pub fn find(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,3 +209,6 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BatchError> {
     *rest = next;
     Ok(*bytes)
 }
+
+#[cfg(test)]
+mod tests;

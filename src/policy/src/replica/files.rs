@@ -58,3 +58,6 @@ pub fn read(path: &str, store: &mut dyn Store) -> Result<Option<Vec<u8>>, StoreE
     let bytes = bucket(path).read(store)?;
     Ok(decode(&bytes).into_iter().find(|(name, _)| name == path).map(|(_, bytes)| bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -165,3 +165,6 @@ pub fn look(
     }
     Ok(Verdict::Good)
 }
+
+#[cfg(test)]
+mod tests;
