@@ -95,8 +95,9 @@ impl<H: Host> Sync<H> {
         match refusal {
             Refusal::Unreadable(_) => self.untaken(state, Trouble::Unreadable),
             Refusal::OutOfPlace => self.untaken(state, Trouble::OutOfPlace),
-            // The next poll tells the sidecar what is here now.
-            Refusal::Overtaken => {}
+            // The next poll tells the sidecar what is here now, and so must the gauge: whoever wrote
+            // it may have died before.
+            Refusal::Overtaken => self.view.changed(),
             Refusal::Store(_) => self.metrics.clone().on(Event::StoreFailed),
         }
     }

@@ -11,6 +11,7 @@ use policy::model::{Policy, Revocation, Unseeded};
 use policy::replica::batch::{Batch, Begin, End};
 use policy::replica::{Bucket, STATE_KEY, Seeded, State, Table};
 use policy::store::Store;
+use policy::time::Nanos;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -450,4 +451,51 @@ fn only_who_lacks_something_is_in_a_hurry_and_not_for_ever() {
     assert_eq!(needy.poll()["wants"]["revocations_max"], 9);
     started().1.serve(&needy);
     assert_eq!(pace(&needy), (TICK, TICK));
+}
+
+/// Several VMs whose host calls fail from any point of a callback on, a sidecar that changes and is
+/// sometimes another: when the trouble ends, shared data is what the sidecar has, and all know it.
+#[test]
+fn whatever_went_wrong_it_ends_with_what_the_sidecar_has() {
+    for seed in 0..20 {
+        let first = Node::new(FakeHost::new(seed));
+        let host = first.host.clone();
+        let draw = |below: u64| host.draw() % below;
+        let mut nodes = vec![first, Node::new(host.sibling()), Node::new(host.sibling())];
+        let mut sidecar = Sidecar::new(7);
+        sidecar.most = 3;
+        for _ in 0..400 {
+            let bucket = Bucket::nth(draw(40) as u32 * 1700).unwrap();
+            match draw(20) {
+                0..5 => sidecar.set(bucket, &draw(1000).to_le_bytes()),
+                5 => sidecar.set(bucket, b""),
+                6 if draw(10) == 0 => sidecar.store += 1,
+                7 if draw(10) == 0 => nodes[draw(3) as usize] = Node::new(host.sibling()),
+                _ => {}
+            }
+            let node = &nodes[draw(3) as usize];
+            node.host.vm.dies_after.set((draw(4) == 0).then(|| draw(30) as u32));
+            if node.polls() > 0 && draw(2) == 0 {
+                sidecar.answer(node);
+            } else {
+                host.pass(SLICE_TICK);
+                node.tick();
+            }
+            node.host.vm.dies_after.set(None);
+            host.pass(Nanos(draw(TICK.0)));
+        }
+        for _ in 0..400 {
+            host.pass(TICK);
+            for node in &nodes {
+                node.tick();
+                if node.polls() > 0 && node.sync.state.borrow().flight.is_some() {
+                    sidecar.answer(node);
+                }
+            }
+        }
+        sidecar.check(&host);
+        for node in &nodes {
+            assert_eq!(node.view.look().state, record(&host), "seed {seed}");
+        }
+    }
 }
