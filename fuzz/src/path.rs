@@ -1,11 +1,12 @@
 //! Target `path`: patterns, and the many spellings of one path.
 //!
-//! Nothing panics; a path that a pattern means is still seen as that path, or as one that servers
-//! may read differently, when it is spelled in another way.
+//! Nothing panics. A path that a rule restricts cannot be spelled so that a lenient server reads the
+//! same path and the rule does not see it, whatever other rules stand before it.
 
 use crate::input::Input;
 use policy::facts::Facts;
 use policy::headers::{Headers, serialize};
+use policy::path::{Path, read};
 use policy::pattern::PathPattern;
 
 /// Most segments of a path, and most changes to its spelling.
@@ -35,42 +36,60 @@ fn arbitrary(input: &mut Input<'_>) {
         assert!(!facts.path().contains(&b'?'), "the query is no part of the path");
         if let Ok(pattern) = PathPattern::parse(&pattern) {
             let _ = pattern.matches(facts.path());
+            let _ = read(facts.path()).readings().filter(|one| pattern.fits(*one)).count();
         }
     });
 }
 
-/// A pattern, a path that it means, and another spelling of that path.
+/// Rules, a path that the last one restricts, and another spelling of that path.
 fn spelled(input: &mut Input<'_>) {
+    let mut open: Vec<PathPattern> = (0..input.below(3))
+        .filter_map(|_| PathPattern::parse(&pattern_and_path(input).0).ok())
+        .collect();
+    let (pattern, path) = pattern_and_path(input);
+    let Ok(rule) = PathPattern::parse(&pattern) else { return };
+    assert!(rule.matches(path.as_bytes()), "{pattern} means {path}");
+    if !is_denied(&open, &rule, path.as_bytes()) {
+        return;
+    }
+    let (other, case_changed) = respelled(path.clone().into_bytes(), input);
+    if case_changed {
+        // A policy that opens `/A` and restricts `/a` after it means to open what folds to both.
+        let path = read(path.as_bytes());
+        open.retain(|rule| !path.readings().any(|reading| rule.fits(reading)));
+    }
+    let text = String::from_utf8_lossy(&other);
+    assert!(is_denied(&open, &rule, &other), "{pattern} restricts {path} and not {text}");
+}
+
+/// A pattern and a path that it means.
+fn pattern_and_path(input: &mut Input<'_>) -> (String, String) {
     let (mut pattern, mut path) = (String::new(), String::new());
     for _ in 0..=input.below(SEGMENTS) {
         let word = input.pick(&WORDS).copied().unwrap_or("a");
         path = format!("{path}/{word}");
-        pattern = match input.byte() % 4 {
+        pattern = match input.byte() % 6 {
             0 => format!("{pattern}/*"),
             1 => format!("{pattern}/{{id}}"),
             _ => format!("{pattern}/{word}"),
         };
     }
-    if input.byte().is_multiple_of(3) {
+    if input.byte().is_multiple_of(4) {
         pattern.push_str("/**");
     }
-    let Ok(rule) = PathPattern::parse(&pattern) else { return };
-    assert!(rule.matches(path.as_bytes()), "{pattern} means {path}");
-    let other = respelled(path.into_bytes(), input);
-    with_facts(&other, |facts| {
-        let text = String::from_utf8_lossy(&other);
-        let seen = rule.matches(facts.path()) || !facts.is_path_canonical();
-        assert!(seen || plainly(&other), "{pattern} does not see {text}");
-    });
+    (pattern, path)
 }
 
-/// Spellings that are left to the readings of the authorization.
-fn plainly(path: &[u8]) -> bool {
-    path.contains(&b'%') || path.iter().any(u8::is_ascii_alphabetic)
+/// Whether somebody without permissions is denied, where the open rules come first.
+fn is_denied(open: &[PathPattern], restricted: &PathPattern, path: &[u8]) -> bool {
+    let read = read(path);
+    let denied = |reading| !open.iter().any(|rule| rule.fits(reading)) && restricted.fits(reading);
+    read == Path::Unreadable || read.readings().any(denied)
 }
 
 /// Another spelling that a lenient server reads as the same path.
-fn respelled(mut path: Vec<u8>, input: &mut Input<'_>) -> Vec<u8> {
+fn respelled(mut path: Vec<u8>, input: &mut Input<'_>) -> (Vec<u8>, bool) {
+    let mut case_changed = false;
     for _ in 0..input.below(CHANGES) {
         let slashes: Vec<usize> =
             path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).collect();
@@ -80,7 +99,7 @@ fn respelled(mut path: Vec<u8>, input: &mut Input<'_>) -> Vec<u8> {
         let insert = |path: &mut Vec<u8>, at: usize, text: &[u8]| {
             path.splice(at..at, text.iter().copied());
         };
-        match kind % 10 {
+        match kind % 12 {
             0 => insert(&mut path, slash, b"/"),
             1 => insert(&mut path, slash, b"/."),
             2 => insert(&mut path, slash, b"/x/.."),
@@ -89,9 +108,18 @@ fn respelled(mut path: Vec<u8>, input: &mut Input<'_>) -> Vec<u8> {
             5 if slash > 0 => path.splice(slash..=slash, *b"%2f").for_each(drop),
             6 => path.extend_from_slice(b";x"),
             7 => path.extend_from_slice(b"/"),
+            9 => path.extend_from_slice(b"%20."),
+            10 => {
+                // The full-width form of a letter, as three bytes of UTF-8.
+                if let Some(byte) = path.get(at).copied().filter(u8::is_ascii_alphabetic) {
+                    let wide = char::from_u32(u32::from(byte) + 0xfee0).unwrap_or('a');
+                    path.splice(at..=at, wide.to_string().into_bytes()).for_each(drop);
+                }
+            }
             8 => path.iter_mut().skip(at).take(1).for_each(|byte| {
                 if byte.is_ascii_alphabetic() {
                     *byte ^= 0x20;
+                    case_changed = true;
                 }
             }),
             _ => {
@@ -103,7 +131,7 @@ fn respelled(mut path: Vec<u8>, input: &mut Input<'_>) -> Vec<u8> {
             }
         }
     }
-    path
+    (path, case_changed)
 }
 
 fn with_facts(path: &[u8], look: impl FnOnce(&Facts<'_>)) {

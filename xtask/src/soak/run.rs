@@ -160,11 +160,15 @@ fn progress(said: &str) -> String {
     }
 }
 
-/// The end of a log, where libFuzzer says what happened.
+/// What a log says of a finding: the assertion that failed, and where libFuzzer wrote the input.
 fn tail(said: &str) -> String {
-    const LINES: usize = 25;
+    const LINES: usize = 12;
     let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with('#')).collect();
-    lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n")
+    let panic = lines.iter().position(|line| line.contains("panicked at"));
+    let told =
+        panic.map_or(&[][..], |at| lines.get(at..lines.len().min(at + 4)).unwrap_or_default());
+    let end = lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default();
+    told.iter().chain(end).map(|line| format!("    {line}\n")).collect()
 }
 
 #[cfg(test)]
