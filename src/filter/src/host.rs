@@ -224,6 +224,11 @@ pub trait Host: Clone + 'static {
     /// Answers the request instead of forwarding it.
     fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), Status>;
 
+    /// Makes what follows in this callback count for that context, a stream of another callback.
+    fn enter(&self, context: u32) -> Result<(), Status>;
+    /// Lets a request go on that was paused, after this callback has returned.
+    fn continue_request(&self) -> Result<(), Status>;
+
     /// Reads a shared value with its version.
     fn shared(&self, key: &[u8]) -> Result<(Vec<u8>, u32), Status>;
     /// Writes a shared value if its version is still `cas`.

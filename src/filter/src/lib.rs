@@ -7,7 +7,6 @@
 pub mod host;
 pub mod vm;
 
-mod cache;
 mod document;
 mod generation;
 mod log;
@@ -16,10 +15,13 @@ mod plugin;
 mod protobuf;
 mod replica;
 mod request;
+mod secrets;
 mod seed;
 mod signatures;
 mod store;
 mod sync;
+mod tokens;
+mod waiting;
 
 #[cfg(test)]
 mod testing;

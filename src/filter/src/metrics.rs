@@ -4,6 +4,7 @@
 //! forgets a metric, so labels come only from the policy, from Envoy's own cluster names and from
 //! enums, and their number is bounded here as well.
 
+mod access;
 mod name;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,9 @@ use crate::host::{Host, Level};
 use crate::log;
 use hashbrown::HashMap;
 use name::{Name, full};
-use policy::event::{AuthOutcome, CallKind, Event, Events, LimitOutcome};
+use access::AccessSlots;
+pub(crate) use access::{Fetched, Recall};
+use policy::event::{CallKind, Event, Events, LimitOutcome};
 use policy::kernel::breaker::State;
 use policy::reason::Reason;
 use policy::time::Nanos;
@@ -47,24 +50,6 @@ impl Reload {
     }
 }
 
-/// What a look into the memory of verified tokens found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Recall {
-    /// The token, still good.
-    Hit,
-    /// Nothing: it had to be verified.
-    Miss,
-}
-
-impl Recall {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-        }
-    }
-}
-
 /// The number of a metric, once it is defined.
 type Slot = Option<u32>;
 
@@ -86,10 +71,6 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// The metrics without a label from outside.
 #[derive(Debug, Default)]
 struct PlainSlots {
-    accepted: Slot,
-    anonymous: Slot,
-    auth_refused: [Slot; Reason::ALL.len()],
-    recalled: [Slot; 2],
     generation: Slot,
     reload: [Slot; 2],
     state_generation: Slot,
@@ -114,6 +95,7 @@ struct Table {
     services: HashMap<String, ServiceSlots>,
     limits: HashMap<String, [Slot; LIMIT_OUTCOMES.len()]>,
     plain: PlainSlots,
+    access: AccessSlots,
     bug_lines: u32,
 }
 
@@ -131,14 +113,6 @@ impl<H: Host> Metrics<H> {
         }
         if reload == Reload::Ok {
             self.add(&mut plain.generation, Name::PolicyGeneration, &[], 1);
-        }
-    }
-
-    /// Counts a look into the memory of verified tokens.
-    pub(crate) fn recall(&self, recall: Recall) {
-        let Ok(mut table) = self.table.try_borrow_mut() else { return };
-        if let Some(slot) = table.plain.recalled.get_mut(recall as usize) {
-            self.add(slot, Name::TokenCache, &[("result", recall.label())], 1);
         }
     }
 
@@ -253,21 +227,6 @@ impl<H: Host> Metrics<H> {
         log::line(&self.host, level, "breaker changed its state", &fields);
     }
 
-    fn authentication(&self, plain: &mut PlainSlots, outcome: AuthOutcome) {
-        let (slot, method, outcome) = match outcome {
-            AuthOutcome::Accepted => (Some(&mut plain.accepted), "jwt", "accepted"),
-            AuthOutcome::Anonymous => (Some(&mut plain.anonymous), "none", "anonymous"),
-            AuthOutcome::Refused(reason) => {
-                let absent = reason == Reason::CredentialsMissing;
-                let method = if absent { "none" } else { "jwt" };
-                (plain.auth_refused.get_mut(reason as usize), method, reason.code())
-            }
-        };
-        if let Some(slot) = slot {
-            self.add(slot, Name::Authentication, &[("method", method), ("outcome", outcome)], 1);
-        }
-    }
-
     fn bug(&self, table: &mut Table, what: &'static str) {
         self.add(&mut table.plain.bug, Name::Bug, &[], 1);
         if table.bug_lines < BUG_LINES_MAX {
@@ -321,7 +280,11 @@ impl<H: Host> Events for Metrics<H> {
                 let ended = Ended { refused, status, from_upstream, duration };
                 self.finished(service, slots, &ended);
             }
-            Event::Authentication(outcome) => self.authentication(&mut table.plain, outcome),
+            Event::Authentication { method, outcome } => {
+                self.authentication(&mut table.access, method, outcome);
+            }
+            Event::Authorization(outcome) => self.authorization(&mut table.access, outcome),
+            Event::Csrf(outcome) => self.csrf(&mut table.access, outcome),
             Event::RateLimit { limit, outcome } => {
                 let (limit, slots) = table.limit(limit);
                 if let Some(slot) = slots.get_mut(outcome as usize) {

@@ -7,22 +7,26 @@
 use crate::host::{Host, LocalResponse, Map, attribute};
 use crate::plugin::Plugin;
 use crate::store::SharedData;
+use crate::tokens::Patience;
+use crate::waiting::{GRACE, ROUNDS_MAX, Wait};
 use policy::facts::Facts;
 use policy::headers::{HEADERS_MAX, Headers, serialize};
-use policy::pipeline::{Means, Outcome, Passage, Step, judge};
+use policy::pipeline::{Means, Outcome, Passage, Step, Suspended, judge, resume};
 use policy::reason::Reason;
 use policy::reply::{Edits, Reply};
 use policy::time::{Moment, Nanos};
+use policy::verify::{TokenError, Verified, Verify};
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use token::Sha;
 
 /// What becomes of a stream after the request's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It goes on to the upstream.
     Continue,
-    /// It stops here: it was answered.
+    /// It stops here: it was answered, or it waits.
     Pause,
 }
 
@@ -39,54 +43,86 @@ impl Action {
 
 /// One stream of one plugin.
 pub(crate) struct Stream<H: Host> {
+    me: Weak<Self>,
+    context: u32,
     plugin: Rc<Plugin<H>>,
     /// From the judgement to the log entry.
     passage: RefCell<Option<Passage>>,
-    /// When it was judged.
+    /// While it waits.
+    suspended: RefCell<Option<Suspended>>,
+    /// How often it has waited, and until when it may.
+    waited: Cell<(u32, Nanos)>,
+    /// When it was judged first.
     began: Cell<Option<Moment>>,
     phase: Cell<Phase>,
     /// Status and details of our own reply.
     replied: Cell<Option<(u16, &'static str)>>,
 }
 
-/// How far a stream has come. It never goes back.
+/// How far a stream has come. It goes back only from waiting to being judged again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Fresh,
+    Waiting,
     Judged,
     Replied,
     Logged,
 }
 
 impl<H: Host> Stream<H> {
-    pub(crate) fn new(plugin: Rc<Plugin<H>>) -> Self {
-        let phase = Cell::new(Phase::Fresh);
-        let (passage, began, replied) = Default::default();
-        Self { plugin, passage, began, phase, replied }
+    pub(crate) fn new(plugin: Rc<Plugin<H>>, context: u32) -> Rc<Self> {
+        Rc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            context,
+            plugin,
+            passage: RefCell::default(),
+            suspended: RefCell::default(),
+            waited: Cell::default(),
+            began: Cell::default(),
+            phase: Cell::new(Phase::Fresh),
+            replied: Cell::default(),
+        })
     }
 
     /// Judges the request, once.
     pub(crate) fn on_request_headers(&self, count: usize) -> Action {
-        match self.phase.replace(Phase::Judged) {
-            Phase::Fresh => self.judge(count),
+        match self.phase.get() {
+            Phase::Fresh if count > HEADERS_MAX => self.refuse_blindly(),
+            Phase::Fresh => {
+                self.phase.set(Phase::Judged);
+                self.judge(None)
+            }
             // A stream that was answered stays answered, one that was let pass stays let pass.
             Phase::Judged => Action::Continue,
-            later @ (Phase::Replied | Phase::Logged) => {
-                self.phase.set(later);
-                Action::Pause
-            }
+            Phase::Waiting | Phase::Replied | Phase::Logged => Action::Pause,
         }
     }
 
-    fn judge(&self, count: usize) -> Action {
+    /// Judges a request again that waits, and lets it go on or answers it. The host was told that
+    /// this stream is meant.
+    pub(crate) fn go_on(&self) {
+        if self.phase.get() != Phase::Waiting {
+            return;
+        }
+        let suspended = self.suspended.try_borrow_mut().ok().and_then(|mut place| place.take());
+        self.phase.set(Phase::Judged);
+        let action = match suspended {
+            Some(suspended) => self.judge(Some(suspended)),
+            None => self.refuse_blindly(),
+        };
+        if action == Action::Continue && self.plugin.host.continue_request().is_err() {
+            self.refuse_blindly();
+        }
+    }
+
+    fn judge(&self, suspended: Option<Suspended>) -> Action {
         let plugin = &self.plugin;
         let host = &plugin.host;
         let (Ok(map), Ok(now)) = (host.headers(Map::Request), host.moment()) else {
-            return self.refuse_blindly();
+            return self.refuse_suspended(suspended);
         };
-        self.began.set(Some(now));
-        if count > HEADERS_MAX {
-            return self.refuse_blindly();
+        if self.began.get().is_none() {
+            self.began.set(Some(now));
         }
         let service = host.attribute(attribute::CLUSTER_NAME).ok();
         let facts = Facts {
@@ -94,29 +130,116 @@ impl<H: Host> Stream<H> {
             client: plugin.needs.client.then(|| client(host)).flatten(),
             service: service.as_deref().and_then(|name| str::from_utf8(name).ok()),
         };
-        let mut store = SharedData(host.clone());
-        let mut events = plugin.metrics.clone();
-        let Ok(mut verify) = plugin.verify.try_borrow_mut() else {
-            return self.refuse_blindly();
-        };
-        let mut means = Means {
-            store: &mut store,
-            verify: &mut **verify,
-            events: &mut events,
-            seed: plugin.seed.get(host).keys,
-        };
-        let step = judge(&plugin.policy, &facts, &mut means, now);
-        drop(verify);
-        match step {
-            Step::Forward(edits, passage) => {
+        match self.step(&facts, suspended, now) {
+            Ok(Step::Forward(edits, passage)) => {
                 self.keep(passage);
                 if edit(host, &edits) { Action::Continue } else { self.refuse_blindly() }
             }
-            Step::Reply(reply, passage) => {
+            Ok(Step::Reply(reply, passage)) => {
                 self.keep(passage);
                 self.reply(&reply)
             }
+            Ok(Step::Wait(suspended)) => self.wait(suspended, now),
+            Err(suspended) => self.refuse_suspended(suspended),
         }
+    }
+
+    /// Has the core judge the request; gives it back when that is not possible now.
+    fn step(
+        &self,
+        facts: &Facts<'_>,
+        suspended: Option<Suspended>,
+        now: Moment,
+    ) -> Result<Step, Option<Suspended>> {
+        let plugin = &self.plugin;
+        let host = &plugin.host;
+        let mut tokens = match plugin.tokens.as_ref().map(RefCell::try_borrow_mut) {
+            Some(Ok(tokens)) => Some(tokens),
+            None => None,
+            Some(Err(_)) => return Err(suspended),
+        };
+        let Ok(mut secrets) = plugin.secrets.try_borrow_mut() else { return Err(suspended) };
+        secrets.keep_up();
+        let mut store = SharedData(host.clone());
+        let mut events = plugin.metrics.clone();
+        let mut nobody = NoProviders;
+        let verify: &mut dyn Verify = match &mut tokens {
+            Some(tokens) => {
+                tokens.be(self.patience(now.monotonic));
+                &mut **tokens
+            }
+            None => &mut nobody,
+        };
+        let mut means = Means {
+            store: &mut store,
+            verify,
+            digest: &Sha,
+            secrets: &*secrets,
+            random: &mut |bytes| {
+                // Without randomness a nonce is less than that; what is signed holds all the same.
+                let _unfilled = host.random(bytes);
+            },
+            events: &mut events,
+            seed: plugin.seed.get(host).keys,
+        };
+        Ok(match suspended {
+            None => judge(&plugin.policy, facts, &mut means, now),
+            Some(suspended) => resume(&plugin.policy, facts, &mut means, suspended, now),
+        })
+    }
+
+    /// Whether this request may wait (again).
+    fn patience(&self, now: Nanos) -> Patience {
+        let (rounds, deadline) = self.waited.get();
+        if rounds > 0 && (rounds >= ROUNDS_MAX || deadline <= now) {
+            return Patience::None;
+        }
+        self.plugin.patience()
+    }
+
+    /// Holds the request until there is news of its keys.
+    fn wait(&self, suspended: Suspended, now: Moment) -> Action {
+        let tokens = self.plugin.tokens.as_ref().and_then(|tokens| tokens.try_borrow_mut().ok());
+        let Some((provider, timeout)) = tokens.and_then(|mut tokens| tokens.awaited()) else {
+            return self.refuse_suspended(Some(suspended));
+        };
+        let (rounds, deadline) = match self.waited.get() {
+            (0, _) => (1, now.monotonic + timeout + GRACE),
+            (rounds, deadline) => (rounds + 1, deadline),
+        };
+        self.waited.set((rounds, deadline));
+        let Ok(mut place) = self.suspended.try_borrow_mut() else {
+            return self.refuse_suspended(Some(suspended));
+        };
+        *place = Some(suspended);
+        drop(place);
+        self.phase.set(Phase::Waiting);
+        let stream = Weak::clone(&self.me);
+        self.plugin.waiting.add(Wait { stream, context: self.context, provider, deadline });
+        self.plugin.set_timer();
+        Action::Pause
+    }
+
+    /// It waits no longer, whatever becomes of it.
+    fn stop_waiting(&self) {
+        let suspended = self.suspended.try_borrow_mut().ok().and_then(|mut place| place.take());
+        if let Some(suspended) = suspended {
+            self.keep(suspended.passage());
+            self.plugin.waiting.remove(self.context);
+        }
+    }
+
+    /// The host forgets the stream.
+    pub(crate) fn on_delete(&self) {
+        self.stop_waiting();
+        self.phase.set(Phase::Logged);
+    }
+
+    fn refuse_suspended(&self, suspended: Option<Suspended>) -> Action {
+        if let Some(suspended) = suspended {
+            self.keep(suspended.passage());
+        }
+        self.refuse_blindly()
     }
 
     /// Puts the passage where the later callbacks find it, before anything can call them.
@@ -171,8 +294,14 @@ impl<H: Host> Stream<H> {
 
     /// Adds the response headers. Also called for our own reply and for Envoy's.
     pub(crate) fn on_response_headers(&self) {
-        if self.phase.get() == Phase::Logged {
-            return;
+        match self.phase.get() {
+            Phase::Logged => return,
+            Phase::Waiting => {
+                // Somebody else answered: there is nothing left to let go on.
+                self.stop_waiting();
+                self.phase.set(Phase::Replied);
+            }
+            Phase::Fresh | Phase::Judged | Phase::Replied => {}
         }
         let host = &self.plugin.host;
         let mut passage = self.taken().unwrap_or_else(Passage::unseen);
@@ -200,6 +329,7 @@ impl<H: Host> Stream<H> {
 
     /// Settles the request, once; the last callback that matters.
     pub(crate) fn on_log(&self) {
+        self.stop_waiting();
         if self.phase.replace(Phase::Logged) == Phase::Logged {
             return;
         }
@@ -241,6 +371,15 @@ impl<H: Host> Stream<H> {
     fn number(&self, path: &[u8]) -> u64 {
         let bytes = self.plugin.host.attribute(path).unwrap_or_default();
         bytes.as_slice().try_into().map_or(0, u64::from_le_bytes)
+    }
+}
+
+/// Stands where a policy has no authentication: nothing asks it, and it trusts nothing.
+struct NoProviders;
+
+impl Verify for NoProviders {
+    fn verify(&mut self, _token: &[u8], _now: Moment) -> Result<Verified, TokenError> {
+        Err(TokenError::Untrusted)
     }
 }
 

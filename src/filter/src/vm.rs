@@ -70,7 +70,7 @@ impl<H: Host> Vm<H> {
         let entry = match self.roots.try_borrow() {
             Ok(roots) => match roots.get(&root) {
                 Some(Root::Gateway(plugin)) => {
-                    Entry::Guarded(Rc::new(Stream::new(Rc::clone(plugin))))
+                    Entry::Guarded(Stream::new(Rc::clone(plugin), context))
                 }
                 Some(Root::Pin) => Entry::Idle,
                 None => return,
@@ -97,14 +97,14 @@ impl<H: Host> Vm<H> {
     /// A root context's timer fired.
     pub fn on_tick(&self, root: u32) {
         if let Some(plugin) = self.plugin(root) {
-            plugin.on_tick();
+            plugin.on_tick(root);
         }
     }
 
     /// A call of this root context was answered.
     pub fn on_call_response(&self, root: u32, token: u32, body: usize) {
         if let Some(plugin) = self.plugin(root) {
-            plugin.on_call_response(token, body);
+            plugin.on_call_response(root, token, body);
         }
     }
 
@@ -139,7 +139,10 @@ impl<H: Host> Vm<H> {
     /// A context of either kind is destroyed.
     pub fn on_delete(&self, context: u32) {
         let stream = self.streams.try_borrow_mut().ok().and_then(|mut all| all.remove(&context));
-        if stream.is_some() {
+        if let Some(entry) = stream {
+            if let Entry::Guarded(stream) = entry {
+                stream.on_delete();
+            }
             return;
         }
         let root = self.roots.try_borrow_mut().ok().and_then(|mut all| all.remove(&context));

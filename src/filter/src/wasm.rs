@@ -1,126 +1,21 @@
-//! The proxy-wasm ABI 0.2.1, by hand: the imports, the exports, and the only `unsafe` of the project.
+//! The proxy-wasm ABI 0.2.1, by hand: the only `unsafe` of the project is here and in the two files
+//! below.
 //!
-//! Why there is no SDK: `docs/decisions/0001-own-abi-shim.md`. Imports return plain numbers, so a
-//! status that nobody has listed is a value and not undefined behaviour. Exports are only those that
-//! the filter needs, because Envoy pays for each one that it finds.
+//! Why there is no SDK: `docs/decisions/0001-own-abi-shim.md`. This file turns the raw imports into
+//! a [`Host`], `exports.rs` turns Envoy's callbacks into calls on the VM.
+
+mod exports;
+mod imports;
 
 use crate::host::{Buffer, Call, Host, Kind, Level, LocalResponse, Map, Status};
-use crate::vm::Vm;
+use imports::*;
 use policy::time::{Moment, Nanos};
 use std::ptr::null_mut;
 
-thread_local! {
-    static VM: Vm<Envoy> = Vm::new(Envoy);
-}
-
-/// Runs `action` on the VM; `missed` is for a host that calls back while the VM is torn down.
-fn with<T>(missed: T, action: impl FnOnce(&Vm<Envoy>) -> T) -> T {
-    VM.try_with(action).unwrap_or(missed)
-}
-
-#[link(wasm_import_module = "env")]
-unsafe extern "C" {
-    fn proxy_log(level: u32, data: *const u8, size: usize) -> u32;
-    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
-    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
-    fn proxy_get_buffer_bytes(
-        buffer: u32,
-        start: usize,
-        max: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-    ) -> u32;
-    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
-    fn proxy_get_header_map_value(
-        map: u32,
-        key: *const u8,
-        key_size: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-    ) -> u32;
-    fn proxy_add_header_map_value(
-        map: u32,
-        key: *const u8,
-        key_size: usize,
-        value: *const u8,
-        value_size: usize,
-    ) -> u32;
-    fn proxy_replace_header_map_value(
-        map: u32,
-        key: *const u8,
-        key_size: usize,
-        value: *const u8,
-        value_size: usize,
-    ) -> u32;
-    fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
-    fn proxy_get_property(
-        path: *const u8,
-        path_size: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-    ) -> u32;
-    fn proxy_send_local_response(
-        status: u32,
-        details: *const u8,
-        details_size: usize,
-        body: *const u8,
-        body_size: usize,
-        headers: *const u8,
-        headers_size: usize,
-        grpc_status: i32,
-    ) -> u32;
-    fn proxy_get_shared_data(
-        key: *const u8,
-        key_size: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-        cas: *mut u32,
-    ) -> u32;
-    fn proxy_set_shared_data(
-        key: *const u8,
-        key_size: usize,
-        value: *const u8,
-        value_size: usize,
-        cas: u32,
-    ) -> u32;
-    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
-    fn proxy_increment_metric(id: u32, by: i64) -> u32;
-    fn proxy_get_metric(id: u32, value: *mut u64) -> u32;
-    fn proxy_record_metric(id: u32, value: u64) -> u32;
-    fn proxy_http_call(
-        cluster: *const u8,
-        cluster_size: usize,
-        headers: *const u8,
-        headers_size: usize,
-        body: *const u8,
-        body_size: usize,
-        trailers: *const u8,
-        trailers_size: usize,
-        timeout_ms: u32,
-        token: *mut u32,
-    ) -> u32;
-    fn proxy_call_foreign_function(
-        name: *const u8,
-        name_size: usize,
-        argument: *const u8,
-        argument_size: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-    ) -> u32;
-}
-
-#[link(wasm_import_module = "wasi_snapshot_preview1")]
-unsafe extern "C" {
-    fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
-    fn random_get(data: *mut u8, size: usize) -> u32;
-}
-
-unsafe extern "C" {
-    fn __wasm_call_ctors();
-}
-
 /// WASI's monotonic clock.
 const CLOCK_MONOTONIC: u32 = 1;
+/// The downstream half of a stream, for `proxy_continue_stream`.
+const STREAM_REQUEST: u32 = 0;
 /// What a reply to a request that is not gRPC passes for its gRPC status.
 const GRPC_NONE: i32 = -1;
 
@@ -250,6 +145,16 @@ impl Host for Envoy {
         })
     }
 
+    fn enter(&self, context: u32) -> Result<(), Status> {
+        // SAFETY: numbers only.
+        Status::check(unsafe { proxy_set_effective_context(context) })
+    }
+
+    fn continue_request(&self) -> Result<(), Status> {
+        // SAFETY: numbers only. Envoy goes on with the stream after the callback has returned.
+        Status::check(unsafe { proxy_continue_stream(STREAM_REQUEST) })
+    }
+
     fn shared(&self, key: &[u8]) -> Result<(Vec<u8>, u32), Status> {
         let mut cas = 0;
         // SAFETY: as above, and one u32 for the version.
@@ -326,77 +231,3 @@ impl Host for Envoy {
         })
     }
 }
-
-/// Marks the module as ABI 0.2.1; Envoy looks for the name and never calls it.
-#[unsafe(no_mangle)]
-extern "C" fn proxy_abi_version_0_2_1() {}
-
-/// Runs the constructors that the C library of the target brings (its environment among them).
-#[unsafe(no_mangle)]
-extern "C" fn _initialize() {
-    // SAFETY: the linker makes this function; the host calls `_initialize` once and first.
-    unsafe { __wasm_call_ctors() }
-}
-
-/// Gives the host a block to write into; null when there is no memory, which the host handles.
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
-    let mut block = Vec::new();
-    if size == 0 || block.try_reserve_exact(size).is_err() {
-        return null_mut();
-    }
-    block.resize(size, 0);
-    Box::into_raw(Vec::into_boxed_slice(block)).cast()
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_context_create(context: u32, root: u32) {
-    with((), |vm| vm.on_context_create(context, root));
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_configure(root: u32, size: usize) -> u32 {
-    with(0, |vm| u32::from(vm.on_configure(root, size)))
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_tick(root: u32) {
-    with((), |vm| vm.on_tick(root));
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_request_headers(context: u32, headers: usize, _end: u32) -> u32 {
-    with(PAUSE, |vm| vm.on_request_headers(context, headers).number())
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_response_headers(context: u32, _headers: usize, _end: u32) -> u32 {
-    with((), |vm| vm.on_response_headers(context));
-    CONTINUE
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_http_call_response(
-    root: u32,
-    token: u32,
-    _headers: usize,
-    body: usize,
-    _trailers: usize,
-) {
-    with((), |vm| vm.on_call_response(root, token, body));
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_log(context: u32) {
-    with((), |vm| vm.on_log(context));
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_delete(context: u32) {
-    with((), |vm| vm.on_delete(context));
-}
-
-/// The stream goes on.
-const CONTINUE: u32 = 0;
-/// The stream stops here: it was answered.
-const PAUSE: u32 = 1;

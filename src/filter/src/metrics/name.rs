@@ -9,7 +9,11 @@ pub(super) enum Name {
     RequestDuration,
     UpstreamResponses,
     Authentication,
+    Authorization,
+    Csrf,
     TokenCache,
+    JwksFetch,
+    RevocationSeeded,
     RateLimit,
     BreakerCalls,
     BreakerTransitions,
@@ -33,7 +37,11 @@ impl Name {
             Self::RequestDuration => "gateway_request_duration_milliseconds",
             Self::UpstreamResponses => "gateway_upstream_responses_total",
             Self::Authentication => "gateway_authentication_total",
+            Self::Authorization => "gateway_authorization_total",
+            Self::Csrf => "gateway_csrf_total",
             Self::TokenCache => "gateway_token_cache_total",
+            Self::JwksFetch => "gateway_jwks_fetch_total",
+            Self::RevocationSeeded => "gateway_revocation_seeded",
             Self::RateLimit => "gateway_rate_limit_total",
             Self::BreakerCalls => "gateway_breaker_calls_total",
             Self::BreakerTransitions => "gateway_breaker_transitions_total",
@@ -56,6 +64,7 @@ impl Name {
             Self::RequestDuration => Kind::Histogram,
             Self::BreakerState
             | Self::PolicyGeneration
+            | Self::RevocationSeeded
             | Self::StateGeneration
             | Self::StateNumber
             | Self::SidecarConnected
