@@ -18,7 +18,7 @@ const PIECES: usize = 12;
 /// Names of credentials, so that inputs hit them, and their neighbours.
 const NAMES: [&str; 6] = ["s", "session", "t", "access_token", "__Host-x", "S"];
 /// What values are put together from.
-const PIECES_OF_VALUES: [&[u8]; 24] = [
+const PIECES_OF_VALUES: [&[u8]; 25] = [
     b"s",
     b"session",
     b"t",
@@ -106,9 +106,12 @@ fn rest(map: &Map, gone: &[&TokenLocation]) -> [Vec<Vec<u8>>; 3] {
             .any(|p| matches!(p, TokenLocation::Header { name, .. } if name.as_bytes() == key))
     };
     let is_cookie = |key: &[u8]| {
-        gone.iter().any(|p| matches!(p, TokenLocation::Cookie(name) if name.as_bytes() == key))
+        gone.iter().any(
+            |p| matches!(p, TokenLocation::Cookie(name) if name.as_bytes() == key.trim_ascii_end()),
+        )
     };
     let is_parameter = |key: &[u8]| {
+        let key = decoded(key);
         gone.iter().any(|p| matches!(p, TokenLocation::Query(name) if name.as_bytes() == key))
     };
     let mut path_seen = false;
@@ -126,7 +129,8 @@ fn rest(map: &Map, gone: &[&TokenLocation]) -> [Vec<Vec<u8>>; 3] {
                 }
                 let mut halves = value.splitn(2, |byte| *byte == b'?');
                 parameters.push(halves.next().unwrap_or_default().to_vec());
-                let pairs = halves.next().unwrap_or_default().split(|byte| *byte == b'&');
+                let query = halves.next().unwrap_or_default();
+                let pairs = query.split(|byte| b"&;".contains(byte));
                 let kept = pairs.filter(|pair| !pair.is_empty() && !is_parameter(name_of(pair)));
                 parameters.extend(kept.map(<[u8]>::to_vec));
             }
@@ -134,6 +138,22 @@ fn rest(map: &Map, gone: &[&TokenLocation]) -> [Vec<Vec<u8>>; 3] {
         }
     }
     [headers, cookies, parameters]
+}
+
+/// Percent escapes decoded, as an upstream does before it looks for a name.
+fn decoded(text: &[u8]) -> Vec<u8> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let code = match after {
+            [high, low, ..] if *first == b'%' => digit(high).zip(digit(low)),
+            _ => None,
+        };
+        out.push(code.map_or(*first, |(high, low)| high << 4 | low));
+        rest = if code.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    out
 }
 
 fn name_of(pair: &[u8]) -> &[u8] {

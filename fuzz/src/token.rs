@@ -53,7 +53,7 @@ impl World {
     fn new() -> Self {
         let corpus = Corpus::read();
         let cases = corpus.setups.iter().flat_map(|setup| &setup.cases);
-        let signed = cases.filter(|case| case.is_good).map(|case| case.token.clone()).collect();
+        let signed = cases.filter(|case| case.is_genuine).map(|case| case.token.clone()).collect();
         let setups = corpus.setups.into_iter().map(|setup| {
             let verifier = Verifier::new(&setup.authentication, NoHost);
             let verifier = verifier.unwrap_or_else(|mistakes| panic!("corpus.json: {mistakes:?}"));

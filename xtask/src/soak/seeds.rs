@@ -53,7 +53,7 @@ fn tokens(corpus: &Value) -> Vec<Vec<u8>> {
     cases.unwrap_or_default().iter().filter_map(seed).collect()
 }
 
-/// Every key set, for a provider with every algorithm: two bytes of choice, 0 for "as it stands".
+/// Every key set, of a policy and handed over, for a provider with every algorithm: two bytes of choice, 0 for "as it stands".
 fn key_sets(corpus: &Value) -> Vec<Vec<u8>> {
     let setups = corpus.get("setups").and_then(Value::as_object);
     let providers = setups
@@ -61,7 +61,10 @@ fn key_sets(corpus: &Value) -> Vec<Vec<u8>> {
         .flat_map(|setups| setups.values())
         .filter_map(|setup| setup.get("providers").and_then(Value::as_array));
     let sets = providers.flatten().filter_map(|provider| provider.pointer("/keys/jwks"));
-    sets.map(|set| [&[0xff, 0xff, 0], set.to_string().as_bytes()].concat()).collect()
+    let sets = sets.map(Value::to_string);
+    let handed_over = corpus.get("sets").and_then(Value::as_array).into_iter().flatten();
+    let texts = handed_over.filter_map(|set| set.get("text")?.as_str().map(str::to_owned));
+    sets.chain(texts).map(|set| [&[0xff, 0xff, 0], set.as_bytes()].concat()).collect()
 }
 
 #[cfg(test)]
@@ -77,6 +80,7 @@ mod tests {
                 "b": { "providers": [{ "keys": { "jwks": set } }] },
                 "a": { "providers": [{ "keys": { "secret": "x" } }] },
             },
+            "sets": [{ "text": "[]" }],
             "cases": [
                 { "setup": "b", "token": "e.e.e" },
                 { "setup": "a", "hex": "00" },
@@ -84,6 +88,7 @@ mod tests {
             ],
         });
         assert_eq!(tokens(&corpus), [b"\x01\x00e.e.e".to_vec(), b"\x00\x00".to_vec()]);
-        assert_eq!(key_sets(&corpus), [b"\xff\xff\x00{\"keys\":[]}".to_vec()]);
+        let sets = [b"\xff\xff\x00{\"keys\":[]}".to_vec(), b"\xff\xff\x00[]".to_vec()];
+        assert_eq!(key_sets(&corpus), sets);
     }
 }
