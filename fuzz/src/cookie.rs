@@ -38,6 +38,7 @@ const PIECES_OF_VALUES: [&[u8]; 25] = [
     b"Bearer ",
     b"bearer",
     b"%3d",
+    b"%73",
     b"\xff",
     b"==",
     b"",
