@@ -37,7 +37,7 @@ pub(crate) enum KeyRing {
 /// The one key that a token is checked with.
 #[derive(Debug)]
 pub(crate) enum Chosen<'a> {
-    Secret { algorithm: Algorithm, secret: &'a [u8] },
+    Secret { algorithm: Algorithm, secret: &'a Secret },
     Public(&'a PublicKey),
 }
 
@@ -124,7 +124,7 @@ impl KeyRing {
         let (keys, renewable) = match self {
             Self::Absent => return Err(NoKey::Absent),
             Self::Secret(secret) if algorithm.is_hmac() => {
-                return Ok(Chosen::Secret { algorithm, secret: secret.reveal() });
+                return Ok(Chosen::Secret { algorithm, secret });
             }
             Self::Secret(_) => return Err(NoKey::Unfit),
             Self::Set { keys, renewable } => (keys, *renewable),

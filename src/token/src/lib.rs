@@ -47,7 +47,7 @@
 //! * No subject although it is required. An empty subject is none.
 //!
 //! Unknown key: the token names a `kid` that no usable key of a file or a remote set has, whatever
-//! its algorithm; a newer set may have it. A bad signature under a known `kid`, or without one, is
+//! its algorithm, and its claims would hold; a newer set may have it. A bad signature under a known `kid`, or without one, is
 //! untrusted instead: it never leads to a fetch, or garbage would. An issuer that changes keys
 //! without changing names is served again after the next refresh.
 //!
@@ -193,16 +193,21 @@ impl<S: Signatures> Verify for Verifier<S> {
         if !type_fits(token.header.typ.as_deref(), provider) {
             return Err(TokenError::Untrusted);
         }
+        let meant = || {
+            claims::lifetime(times, provider, self.clock_skew, now.wall)?;
+            claims::audience(&token.claims, provider)?;
+            claims::subject(&token.claims, provider)
+        };
         let key = issuer.keys.choose(algorithm, token.header.kid.as_deref());
         let key = key.map_err(|none| match none {
             NoKey::Absent => TokenError::KeysUnavailable { provider: index },
-            NoKey::Unknown => TokenError::UnknownKey { provider: index },
-            NoKey::Unfit => TokenError::Untrusted,
+            NoKey::Unknown if meant().is_ok() => TokenError::UnknownKey { provider: index },
+            // No newer set would make this token good, so none is asked for; and what is wrong with
+            // its claims is not told, because nobody signed them that we know.
+            NoKey::Unknown | NoKey::Unfit => TokenError::Untrusted,
         })?;
         signature::check(&mut self.signatures, &key, &token)?;
-        claims::lifetime(times, provider, self.clock_skew, now.wall)?;
-        claims::audience(&token.claims, provider)?;
-        let subject = claims::subject(&token.claims, provider)?;
+        let subject = meant()?;
         Ok(Verified { provider: index, subject, claims: token.claims.into() })
     }
 }

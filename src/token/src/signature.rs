@@ -83,7 +83,7 @@ pub(crate) fn check<S: Signatures>(
     token: &Compact<'_>,
 ) -> Result<(), TokenError> {
     let genuine = match key {
-        Chosen::Secret { algorithm, secret } => mac_fits(*algorithm, secret, token),
+        Chosen::Secret { algorithm, secret } => mac_fits(*algorithm, secret.reveal(), token),
         Chosen::Public(key) => genuine(host, key, token),
     };
     if genuine { Ok(()) } else { Err(TokenError::Untrusted) }

@@ -118,6 +118,12 @@ fn every_algorithm_is_served_once_its_keys_came_and_until_they_are_forgotten() {
     }
 }
 
+fn token_called(name: &str) -> Vec<u8> {
+    let cases = CORPUS["cases"].as_array().unwrap();
+    let case = cases.iter().find(|case| case["name"] == name).unwrap();
+    case["token"].as_str().unwrap().as_bytes().to_vec()
+}
+
 /// A verifier for rotating keys, and tokens by the first two of them.
 fn rotating() -> (Verifier<NoHost>, Vec<Value>, [Vec<u8>; 2]) {
     let providers = CORPUS["setups"]["rules"]["providers"].as_array().unwrap();
@@ -125,12 +131,7 @@ fn rotating() -> (Verifier<NoHost>, Vec<Value>, [Vec<u8>; 2]) {
     let mut alone = authentication(&json!({ "providers": [one] }));
     alone.providers[0].keys = remote();
     let keys = one["keys"]["jwks"]["keys"].as_array().unwrap().clone();
-    let token = |name: &str| {
-        let cases = CORPUS["cases"].as_array().unwrap();
-        let case = cases.iter().find(|case| case["name"] == name).unwrap();
-        case["token"].as_str().unwrap().as_bytes().to_vec()
-    };
-    let tokens = [token("old key"), token("new key")];
+    let tokens = ["old key", "new key"].map(token_called);
     (Verifier::new(&alone, NoHost).unwrap(), keys, tokens)
 }
 
@@ -186,12 +187,23 @@ fn only_a_name_that_no_key_has_asks_for_a_newer_set() {
     let mut verifier = Verifier::new(&both, NoHost).unwrap();
     verifier.load(0, &set(&[&keys[0], &elsewhere])).unwrap();
     assert_eq!(verifier.verify(&new, now).err(), Some(TokenError::Untrusted));
-    // Claims are not looked at before: what is not for us is not worth a fetch either.
-    let cases = CORPUS["cases"].as_array().unwrap();
-    let nameless = cases.iter().find(|case| case["name"] == "no kid, several").unwrap();
-    let nameless = nameless["token"].as_str().unwrap().as_bytes();
+    // A token that names no key.
+    let nameless = token_called("no kid, several");
     verifier.load(0, &set(&[&keys[0], &keys[1]])).unwrap();
-    assert_eq!(verifier.verify(nameless, now).err(), Some(TokenError::Untrusted));
+    assert_eq!(verifier.verify(&nameless, now).err(), Some(TokenError::Untrusted));
+}
+
+#[test]
+fn a_token_that_no_key_could_make_good_asks_for_no_newer_set() {
+    let (mut verifier, keys, [_, new]) = rotating();
+    let now = moment(CORPUS["now"].as_u64().unwrap());
+    verifier.load(0, &set(&[&keys[0]])).unwrap();
+    let unknown = Some(TokenError::UnknownKey { provider: 0 });
+    assert_eq!(verifier.verify(&new, now).err(), unknown);
+    for name in ["new key, expired", "new key, for somebody else"] {
+        let verdict = verifier.verify(&token_called(name), now);
+        assert_eq!(verdict.err(), Some(TokenError::Untrusted), "{name}");
+    }
 }
 
 #[test]
