@@ -10,5 +10,6 @@
 mod changes;
 mod handed_over;
 mod host;
+mod policies;
 mod read;
 mod verdicts;
