@@ -326,7 +326,7 @@ pub enum Access {
 pub struct Rule {
     /// Paths that it is for.
     pub path: PathPattern,
-    /// Upper-case methods; empty means any.
+    /// Upper-case methods; empty means any, `GET` means `HEAD` too.
     pub methods: Vec<String>,
     /// Permissions that must all be there.
     pub require: Vec<String>,

@@ -58,7 +58,12 @@ pub(super) static AUTHORIZATION: Object = object(&[
 
 static RULE: Object = object(&[
     field("path", Kind::Text(Format::Path), Required, "The paths that it is for."),
-    field("methods", METHODS, Is("[]"), "Methods in upper case; empty means any."),
+    field(
+        "methods",
+        METHODS,
+        Is("[]"),
+        "Methods in upper case; empty means any, `GET` means `HEAD` too.",
+    ),
     field("require", PERMISSIONS, Is("[]"), "Permissions that must all be there."),
     field(
         "require_any",

@@ -180,7 +180,7 @@ fn what_could_break_out_of_a_challenge_is_not_said_in_it() {
 }
 
 /// Spellings of `/api/admin/x` that some server takes for it.
-const SPELLINGS: [&str; 34] = [
+const SPELLINGS: [&str; 38] = [
     "/api/admin/x",
     "/api/admin/x/",
     "/api/admin",
@@ -188,6 +188,10 @@ const SPELLINGS: [&str; 34] = [
     "/API/Admin/x",
     "//api/admin/x",
     "/api//admin/x",
+    "/;a/api/admin/x",
+    "/./api/admin/x",
+    "/api/admin/x%2f",
+    "/%2e%2e/api/admin/x",
     "/api/./admin/x",
     "/api/x/../admin/x",
     "/api/public/../admin/x",
