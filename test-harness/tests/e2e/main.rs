@@ -22,6 +22,8 @@ mod files;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod key_sets;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod policies;
