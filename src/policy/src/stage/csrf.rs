@@ -58,9 +58,7 @@ pub fn check(
     means: &mut Means<'_>,
     now: Moment,
 ) -> Result<(), Reason> {
-    // RFC 9110 section 9.2.1; whatever is not known to be safe is not.
-    let safe = matches!(facts.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE");
-    if safe || session == Session::None {
+    if is_safe(facts) || session == Session::None {
         return Ok(());
     }
     let judgement = judge(settings, session, facts, means, now);
@@ -71,6 +69,13 @@ pub fn check(
     };
     means.events.on(Event::Csrf(outcome));
     result
+}
+
+/// RFC 9110 section 9.2.1; whatever is not known to be safe is not. A WebSocket's handshake is a GET,
+/// but what follows may be anything, and any page may open one with the browser's cookies.
+fn is_safe(facts: &Facts<'_>) -> bool {
+    let upgrade = facts.headers.has("upgrade");
+    matches!(facts.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE") && !upgrade
 }
 
 fn judge(

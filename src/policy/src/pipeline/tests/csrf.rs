@@ -66,6 +66,17 @@ fn only_what_changes_something_must_show_where_it_comes_from() {
 }
 
 #[test]
+fn a_websocket_of_another_page_is_refused() {
+    let mut gateway = gateway();
+    gateway.method = "GET";
+    let upgrade = ("upgrade", "websocket");
+    check(&mut gateway, &[SESSION, upgrade], false);
+    check(&mut gateway, &[SESSION, upgrade, ("origin", "https://evil.example")], false);
+    check(&mut gateway, &[SESSION, upgrade, ("sec-fetch-site", "same-origin")], true);
+    check(&mut gateway, &[upgrade], true);
+}
+
+#[test]
 fn only_where_a_cookie_is_the_credential() {
     let mut gateway = gateway();
     check(&mut gateway, &[GOOD], true);
