@@ -3,6 +3,7 @@
 //! It reads no file and prints nothing: text in, findings out. What a policy may say is decided by
 //! `policy::config`; here it is only found, read as its host would read it, and given lines.
 
+mod clusters;
 mod embedded;
 mod paths;
 mod routes;
@@ -44,6 +45,20 @@ pub(crate) fn check_together(texts: &[String]) -> Vec<Report> {
             file.report.findings.extend(routes::check(node, &policies));
             file.report.findings.extend(paths::check(node, &policies));
         }
+    }
+    let documents: Vec<(usize, &Node)> = files
+        .iter()
+        .enumerate()
+        .flat_map(|(index, file)| file.documents.iter().map(move |node| (index, node)))
+        .collect();
+    for clusters::Said { file, what } in clusters::check(&documents, &policies) {
+        let Some(File { report, .. }) = files.get_mut(file) else { continue };
+        match what {
+            clusters::What::Finding(finding) => report.findings.push(finding),
+            clusters::What::Warning(warning) => report.warnings.push(warning),
+        }
+    }
+    for file in &mut files {
         file.report.findings.sort();
         file.report.findings.dedup();
     }

@@ -226,3 +226,71 @@ fn a_listener_with_a_policy_of_its_own_is_checked_against_that() {
     let reports = check_together(&[text, ENDPOINTS.to_owned()]);
     assert_eq!(reports[0].findings, []);
 }
+
+const WITH_CLUSTERS: &str = r#"{"version": 1, "authentication": {"mode": "required", "jwt": {"providers": [{"name": "p", "issuer": "i", "audiences": ["a"], "algorithms": ["RS256"], "keys": {"jwks": {"cluster": "idp", "host": "idp.example", "path": "/jwks.json"}}}]}}, "circuit_breakers": {"services": {"auth": {}}}, "rate_limits": [{"name": "l", "key": [], "algorithm": "token_bucket", "requests": 1, "per": "1s", "match": {"services": ["samples"]}}], "sidecar": {"cluster": "gateway-sidecar", "token": {"env": "T"}}}"#;
+
+/// Findings and warnings of an Envoy document with these clusters, beside the policy.
+fn of_clusters(envoy: &str) -> (Vec<String>, Vec<String>) {
+    let mut reports = check_together(&[envoy.to_owned(), WITH_CLUSTERS.to_owned()]);
+    assert_eq!(reports[1].findings, []);
+    let report = reports.remove(0);
+    (report.findings.iter().map(ToString::to_string).collect(), report.warnings)
+}
+
+const OTHERS: &str = "  - name: auth\n  - name: samples\n  - {name: gateway-sidecar}\n";
+const TLS: &str =
+    "\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+
+#[test]
+fn clusters_that_the_policy_names_must_be_there() {
+    let (findings, warnings) = of_clusters("static_resources:\n  clusters:\n  - name: other\n");
+    assert_eq!(findings.len(), 2, "{findings:#?}");
+    for (finding, cluster) in findings.iter().zip(["`gateway-sidecar`", "`idp`"]) {
+        assert!(finding.starts_with("2: static_resources.clusters: there is no "), "{finding}");
+        assert!(finding.contains(cluster), "{finding}");
+    }
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    assert!(warnings[0].contains("`auth`, which the policy's circuit_breakers.services.auth"));
+    assert!(warnings[1].contains("`samples`, which the policy's rate_limits[0].match.services"));
+    // Where clusters come from elsewhere nothing can be said, nor of a file that has none to give.
+    let discovered = "static_resources: {}\ndynamic_resources: {cds_config: {ads: {}}}\n";
+    for silent in [discovered, "resources: []\n"] {
+        assert_eq!(of_clusters(silent), (Vec::new(), Vec::new()), "{silent}");
+    }
+    let two = format!(
+        "static_resources: {{}}\n---\nstatic_resources:\n  clusters:\n{OTHERS}  - name: idp\n"
+    );
+    assert_eq!(of_clusters(&two).0, Vec::<String>::new());
+}
+
+#[test]
+fn keys_that_come_without_tls_or_without_a_check_deserve_a_word() {
+    let with = |idp: &str| {
+        let text = format!("static_resources:\n  clusters:\n{OTHERS}  - name: idp\n    {idp}\n");
+        let (findings, warnings) = of_clusters(&text);
+        assert_eq!(findings, Vec::<String>::new());
+        warnings
+    };
+    let warnings = with("type: STRICT_DNS");
+    assert!(warnings[0].starts_with("static_resources.clusters[3]: `idp` has no TLS"));
+    let tls = |rest: &str| format!("transport_socket: {{typed_config: {{{TLS}{rest}}}}}");
+    assert!(with(&tls(""))[0].contains("every certificate"));
+    assert!(with(&tls(", common_tls_context: {alpn_protocols: [h2]}"))[0].contains("certificate"));
+    let checked = ", common_tls_context: {validation_context: {trusted_ca: {filename: /ca}}}";
+    assert_eq!(with(&tls(checked)), Vec::<String>::new());
+    assert_eq!(with("transport_socket_matches: []"), Vec::<String>::new());
+}
+
+#[test]
+fn keys_and_secrets_from_elsewhere_are_good_without_being_there() {
+    for keys in [
+        r#"["RS256"], "keys": {"jwks": {"cluster": "idp", "host": "h", "path": "/j"}}"#,
+        r#"["ES256", "EdDSA"], "keys": {"jwks_file": "/run/secrets/jwks.json"}"#,
+        r#"["HS512"], "keys": {"secret": {"file": "/run/secrets/key"}}"#,
+    ] {
+        let policy = format!(
+            r#"{{"version": 1, "authentication": {{"mode": "required", "jwt": {{"providers": [{{"name": "p", "issuer": "i", "audiences": ["a"], "algorithms": {keys}}}]}}}}, "sidecar": {{"cluster": "s", "token": {{"env": "T"}}}}}}"#
+        );
+        check_lines(&policy, &[]);
+    }
+}
