@@ -17,11 +17,14 @@ const ROW: f64 = 26.0;
 /// Height of a panel's title.
 const TITLE: f64 = 44.0;
 
-/// One bar: a name, a colour, a value with its spread.
-struct Bar {
-    name: String,
-    colour: &'static str,
-    value: Spread,
+/// One bar.
+pub(super) struct Bar {
+    /// What stands before it.
+    pub(super) name: String,
+    /// Its colour.
+    pub(super) colour: &'static str,
+    /// Its length, and the line through its end.
+    pub(super) value: Spread,
 }
 
 /// The whole picture.
@@ -37,9 +40,14 @@ pub(super) fn svg(all: &[Series], load: Load) -> String {
         ),
         ("Requests per second, saturated (longer is better)".to_owned(), rate.collect()),
     ];
+    picture(&panels)
+}
+
+/// Panels one below the other.
+pub(super) fn picture(panels: &[(String, Vec<Bar>)]) -> String {
     let mut body = String::new();
     let mut top = 10.0;
-    for (title, bars) in &panels {
+    for (title, bars) in panels {
         top = panel(&mut body, title, bars, top);
     }
     format!(

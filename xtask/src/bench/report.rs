@@ -57,7 +57,7 @@ fn table(text: &mut String, all: &[Series], concurrency: u32, load: Load) {
 }
 
 /// `12.3 (11.9–13.0)`.
-fn shown(spread: Spread, digits: usize) -> String {
+pub(super) fn shown(spread: Spread, digits: usize) -> String {
     let Spread { median, min, max } = spread;
     format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
 }

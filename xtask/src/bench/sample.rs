@@ -39,11 +39,6 @@ impl Variant {
             Self::Demo => "demo",
         }
     }
-
-    /// Whether our filter is in it.
-    pub(super) const fn is_ours(self) -> bool {
-        matches!(self, Self::Empty | Self::Demo)
-    }
 }
 
 /// A variant with a number of worker threads.

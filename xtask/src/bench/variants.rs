@@ -3,8 +3,8 @@
 //! All of them lose the access log, the health check filter and the compressors, so that what differs
 //! is the work of the policy alone. The two without our filter lose the pinning wasm service too.
 
-use super::gateway::SECRET_JWK;
-use super::sample::Variant;
+use super::gateway::{self, Chain, Plan, SECRET_JWK};
+use super::sample::{Case, Variant};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
@@ -15,36 +15,44 @@ pub(super) const PATH: &str = "/api/samples/1";
 /// So many requests a second that no limit refuses one.
 const PLENTY: u32 = 1_000_000;
 /// Entries of the native token cache; ours is sized by the policy. One token is used here.
-const NATIVE_CACHE: u32 = 1000;
+pub(super) const NATIVE_CACHE: u32 = 1000;
 
-/// Turns the adapted bootstrap into that of a variant.
-pub(super) fn set_up(bootstrap: &mut Value, variant: Variant, policy: &Value) -> Result<()> {
+/// How the Envoy of a case of the mix is set up.
+pub(super) fn plan(case: Case, demo: &Value) -> Result<Plan> {
+    let chain = match case.variant {
+        Variant::Router => Chain::Native { filters: Vec::new(), outlier_detection: false },
+        Variant::Native => Chain::Native { filters: native_chain(demo)?, outlier_detection: true },
+        Variant::Empty => Chain::Ours { policy: json!({ "version": 1 }), has_sidecar: false },
+        Variant::Demo => Chain::Ours { policy: policy(demo), has_sidecar: true },
+    };
+    let (name, token) = (case.slug(), gateway::demo_token()?);
+    Ok(Plan { name, concurrency: case.concurrency, chain, token })
+}
+
+/// Turns the adapted bootstrap into one with this chain.
+pub(super) fn set_up(bootstrap: &mut Value, chain: &Chain) -> Result<()> {
     let manager = connection_manager(bootstrap)?;
     manager.as_object_mut().context("no connection manager")?.remove("access_log");
     let filters = manager.get_mut("http_filters").and_then(Value::as_array_mut);
     let filters = filters.context("`http_filters` is not a list")?;
-    let ours = variant.is_ours();
+    let is_ours = matches!(chain, Chain::Ours { .. });
     filters.retain(|filter| match filter.get("name").and_then(Value::as_str) {
         Some("envoy.filters.http.router") => true,
-        Some("gateway") => ours,
+        Some("gateway") => is_ours,
         _ => false,
     });
-    if variant == Variant::Native {
-        let chain = native_chain(policy)?;
-        filters.splice(0..0, chain);
-        outlier_detection(bootstrap)?;
-    }
-    if !ours {
+    if let Chain::Native { filters: native, outlier_detection } = chain {
+        filters.splice(0..0, native.iter().cloned());
+        if *outlier_detection {
+            take_failing_hosts_out(bootstrap)?;
+        }
         bootstrap.as_object_mut().context("no bootstrap")?.remove("bootstrap_extensions");
     }
     Ok(())
 }
 
-/// The policy of a variant with our filter, from the demo policy.
-pub(super) fn policy(variant: Variant, demo: &Value) -> Value {
-    if variant != Variant::Demo {
-        return json!({ "version": 1 });
-    }
+/// The demo policy with limits that refuse nothing.
+fn policy(demo: &Value) -> Value {
     let mut policy = demo.clone();
     let limits = policy.get_mut("rate_limits").and_then(Value::as_array_mut);
     for limit in limits.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -69,7 +77,7 @@ pub(super) fn stat_prefix(bootstrap: &mut Value) -> Result<String> {
 }
 
 /// The native stand-in for the breaker: hosts are taken out after failures in a row.
-fn outlier_detection(bootstrap: &mut Value) -> Result<()> {
+fn take_failing_hosts_out(bootstrap: &mut Value) -> Result<()> {
     let clusters = bootstrap.pointer_mut("/static_resources/clusters");
     let clusters = clusters.and_then(Value::as_array_mut).context("envoy.yaml has no clusters")?;
     let service = clusters.iter_mut().find(|c| c.get("name").is_some_and(|name| name == SERVICE));
@@ -117,17 +125,22 @@ fn rbac(policy: &Value) -> Result<Value> {
 /// The same token, verified once and then found in the cache; the same claim handed on.
 fn jwt_authn(issuer: &str, audience: &str) -> Value {
     let jwks = json!({ "keys": [{ "kty": "oct", "alg": "HS256", "k": SECRET_JWK }] });
+    jwt_provider(json!({
+        "issuer": issuer,
+        "audiences": [audience],
+        "local_jwks": { "inline_string": jwks.to_string() },
+        "jwt_cache_config": { "jwt_cache_size": NATIVE_CACHE },
+        "claim_to_headers": [{ "header_name": "x-user-id", "claim_name": "sub" }],
+    }))
+}
+
+/// `jwt_authn` with one provider that every request needs.
+pub(super) fn jwt_provider(provider: Value) -> Value {
     filter(
         "jwt_authn",
         "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
         json!({
-            "providers": { "tracseq": {
-                "issuer": issuer,
-                "audiences": [audience],
-                "local_jwks": { "inline_string": jwks.to_string() },
-                "jwt_cache_config": { "jwt_cache_size": NATIVE_CACHE },
-                "claim_to_headers": [{ "header_name": "x-user-id", "claim_name": "sub" }],
-            } },
+            "providers": { "tracseq": provider },
             "rules": [{ "match": { "prefix": "/" }, "requires": { "provider_name": "tracseq" } }],
         }),
     )
