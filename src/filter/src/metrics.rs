@@ -11,10 +11,10 @@ mod tests;
 
 use crate::host::{Host, Level};
 use crate::log;
-use hashbrown::HashMap;
-use name::{Name, full};
 use access::AccessSlots;
 pub(crate) use access::{Fetched, Recall};
+use hashbrown::HashMap;
+use name::{Name, full};
 use policy::event::{CallKind, Event, Events, LimitOutcome};
 use policy::kernel::breaker::State;
 use policy::reason::Reason;

@@ -157,7 +157,8 @@ fn read<H: Host>(shared: &Shared<H>, size: usize) -> Result<Plugin<H>, Vec<Mista
     let policy = config::read(&document, Environment::Given(&variables))?;
     let view = Rc::clone(&shared.view);
     let section = policy.authentication.as_ref();
-    let tokens = section.map(|section| Tokens::new(&policy, section, (&host, &shared.metrics, &view)));
+    let tokens =
+        section.map(|section| Tokens::new(&policy, section, (&host, &shared.metrics, &view)));
     let tokens = tokens.transpose()?.map(RefCell::new);
     let configured = host
         .moment()

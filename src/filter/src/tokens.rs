@@ -77,7 +77,8 @@ impl<H: Host> Tokens<H> {
     ) -> Result<Self, Vec<Mistake>> {
         let verifier = Verifier::new(section, HostSignatures(host.clone()))?;
         let providers = section.providers.iter().enumerate();
-        let held = providers.filter_map(|(index, provider)| Held::new(host, metrics, index, provider));
+        let held =
+            providers.filter_map(|(index, provider)| Held::new(host, metrics, index, provider));
         Ok(Self {
             host: host.clone(),
             metrics: metrics.clone(),

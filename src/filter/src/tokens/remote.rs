@@ -225,7 +225,9 @@ impl<H: Host> Remote<H> {
         // A failure that cannot be noted is noted when the lease runs out.
         let _unnoted = self.change(|record| Change::Write(record.fail(number, now).to_bytes(), ()));
         let (outcome, why, status) = match trouble {
-            Trouble::Unsendable => (Fetched::Failed, "the cluster does not exist or has no host", 0),
+            Trouble::Unsendable => {
+                (Fetched::Failed, "the cluster does not exist or has no host", 0)
+            }
             Trouble::NoAnswer => (Fetched::Failed, "no whole answer came", 0),
             Trouble::Status(status) => (Fetched::Failed, "the status is not 200", *status),
             Trouble::Rejected(why) => (Fetched::Rejected, why.as_str(), 200),

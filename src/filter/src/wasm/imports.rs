@@ -13,7 +13,8 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
-    pub(super) fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    pub(super) fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize)
+    -> u32;
     pub(super) fn proxy_get_header_map_value(
         map: u32,
         key: *const u8,
@@ -66,7 +67,12 @@ unsafe extern "C" {
         value_size: usize,
         cas: u32,
     ) -> u32;
-    pub(super) fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    pub(super) fn proxy_define_metric(
+        kind: u32,
+        name: *const u8,
+        name_size: usize,
+        id: *mut u32,
+    ) -> u32;
     pub(super) fn proxy_increment_metric(id: u32, by: i64) -> u32;
     pub(super) fn proxy_get_metric(id: u32, value: *mut u64) -> u32;
     pub(super) fn proxy_record_metric(id: u32, value: u64) -> u32;
