@@ -8,7 +8,7 @@ use policy::facts::Facts;
 use policy::headers::{Headers, serialize};
 use policy::model::TokenLocation;
 use policy::reply::Edits;
-use policy::stage::credential::{Found, at, percent_decoded, strip};
+use policy::stage::credential::{Found, at, strip};
 
 /// Most headers that an input puts together.
 const HEADERS: usize = 8;
@@ -120,8 +120,7 @@ fn rest(map: &Map, gone: &[&TokenLocation]) -> [Vec<Vec<u8>>; 3] {
         match key.as_slice() {
             b"cookie" => {
                 let pairs = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-                let kept = pairs
-                    .filter(|pair| !pair.is_empty() && !is_cookie(name_of(pair).trim_ascii_end()));
+                let kept = pairs.filter(|pair| !pair.is_empty() && !is_cookie(name_of(pair)));
                 cookies.extend(kept.map(<[u8]>::to_vec));
             }
             b":path" => {

@@ -1,13 +1,29 @@
 //! Target `path`: patterns, and the many spellings of one path.
 //!
 //! Nothing panics. A path that a rule restricts cannot be spelled so that a lenient server reads the
-//! same path and the rule does not see it, whatever other rules stand before it.
+//! same path and the rule does not see it, whatever other rules stand before it; neither can a path
+//! that asks for a credential be spelled as a public one.
 
 use crate::input::Input;
+use policy::config::{Environment, read as read_policy};
+use policy::event::Event;
 use policy::facts::Facts;
 use policy::headers::{Headers, serialize};
-use policy::path::{Path, read};
+use policy::model::{
+    Access, AuthMode, Authentication, Authorization, Mode, Policy, Rule, SecretSource, TokenCache,
+};
+use policy::path::read;
 use policy::pattern::PathPattern;
+use policy::reply::Edits;
+use policy::stage::Means;
+use policy::stage::authenticate::authenticate;
+use policy::stage::authorize::authorize;
+use policy::store::{Store, StoreError, Swap, Versioned};
+use policy::time::{Moment, Nanos};
+use policy::verify::{Secrets, TokenError, Verified, Verify};
+use serde_json::json;
+use std::cell::RefCell;
+use token::Sha;
 
 /// Most segments of a path, and most changes to its spelling.
 const SEGMENTS: usize = 5;
@@ -49,17 +65,19 @@ fn spelled(input: &mut Input<'_>) {
     let (pattern, path) = pattern_and_path(input);
     let Ok(rule) = PathPattern::parse(&pattern) else { return };
     assert!(rule.matches(path.as_bytes()), "{pattern} means {path}");
-    if !is_denied(&open, &rule, path.as_bytes()) {
-        return;
-    }
     let (other, case_changed) = respelled(path.clone().into_bytes(), input);
+    let text = String::from_utf8_lossy(&other);
     if case_changed {
         // A policy that opens `/A` and restricts `/a` after it means to open what folds to both.
         let path = read(path.as_bytes());
         open.retain(|rule| !path.readings().any(|reading| rule.fits(reading)));
     }
-    let text = String::from_utf8_lossy(&other);
-    assert!(is_denied(&open, &rule, &other), "{pattern} restricts {path} and not {text}");
+    if is_denied(&open, &rule, path.as_bytes()) {
+        assert!(is_denied(&open, &rule, &other), "{pattern} restricts {path} and not {text}");
+    }
+    if !is_public(&open, path.as_bytes()) {
+        assert!(!is_public(&open, &other), "{path} is not public and {text} is");
+    }
 }
 
 /// A pattern and a path that it means.
@@ -82,9 +100,93 @@ fn pattern_and_path(input: &mut Input<'_>) -> (String, String) {
 
 /// Whether somebody without permissions is denied, where the open rules come first.
 fn is_denied(open: &[PathPattern], restricted: &PathPattern, path: &[u8]) -> bool {
-    let read = read(path);
-    let denied = |reading| !open.iter().any(|rule| rule.fits(reading)) && restricted.fits(reading);
-    read == Path::Unreadable || read.readings().any(denied)
+    let rule = |path: &PathPattern, require| Rule {
+        path: path.clone(),
+        methods: Vec::new(),
+        require,
+        require_any: Vec::new(),
+    };
+    let mut rules: Vec<Rule> = open.iter().map(|path| rule(path, Vec::new())).collect();
+    rules.push(rule(restricted, vec!["a:permission".to_owned()]));
+    let settings = Authorization { mode: Mode::Enforce, default: Access::Allow, rules };
+    with_facts(path, |facts| {
+        with_means(None, |policy, means| {
+            let identity = authenticate(policy, facts, means, &mut Edits::default(), NOW);
+            let Ok(identity) = identity else { return true };
+            authorize(Some(&settings), &identity, facts, &mut |_: Event<'_>| {}).is_err()
+        })
+    })
+}
+
+/// Whether a request without a credential passes.
+fn is_public(public: &[PathPattern], path: &[u8]) -> bool {
+    let settings = Authentication {
+        mode: AuthMode::Required,
+        public: public.to_vec(),
+        clock_skew: Nanos::ZERO,
+        cache: TokenCache { max_entries: 0, ttl: Nanos::ZERO },
+        providers: Vec::new(),
+        api_keys: None,
+    };
+    with_facts(path, |facts| {
+        with_means(Some(settings), |policy, means| {
+            authenticate(policy, facts, means, &mut Edits::default(), NOW).is_ok()
+        })
+    })
+}
+
+const NOW: Moment = Moment { monotonic: Nanos::SECOND, wall: Nanos::SECOND };
+
+thread_local! {
+    static POLICY: RefCell<Policy> = RefCell::new(
+        read_policy(&json!({ "version": 1 }), Environment::Unknown)
+            .unwrap_or_else(|mistakes| panic!("an empty policy: {mistakes:?}")),
+    );
+}
+
+/// Runs the stages with everything that they may use and that nobody needs here.
+fn with_means<T>(
+    authentication: Option<Authentication>,
+    run: impl FnOnce(&Policy, &mut Means<'_>) -> T,
+) -> T {
+    let mut means = Means {
+        store: &mut Nothing,
+        verify: &mut Nothing,
+        digest: &Sha,
+        secrets: &Nothing,
+        random: &mut |bytes| bytes.fill(0),
+        events: &mut |_: Event<'_>| {},
+        seed: [1, 2],
+    };
+    POLICY.with_borrow_mut(|policy| {
+        policy.authentication = authentication;
+        run(policy, &mut means)
+    })
+}
+
+/// No shared state, no keys, no secrets.
+struct Nothing;
+
+impl Store for Nothing {
+    fn read(&mut self, _: &[u8]) -> Result<Option<Versioned>, StoreError> {
+        Ok(None)
+    }
+
+    fn swap(&mut self, _: &[u8], _: &[u8], _: Option<u32>) -> Result<Swap, StoreError> {
+        Err(StoreError::Unavailable)
+    }
+}
+
+impl Verify for Nothing {
+    fn verify(&mut self, _: &[u8], _: Moment) -> Result<Verified, TokenError> {
+        Err(TokenError::Untrusted)
+    }
+}
+
+impl Secrets for Nothing {
+    fn reveal<'a>(&'a self, _: &'a SecretSource) -> Option<&'a [u8]> {
+        None
+    }
 }
 
 /// Another spelling that a lenient server reads as the same path.
@@ -134,7 +236,7 @@ fn respelled(mut path: Vec<u8>, input: &mut Input<'_>) -> (Vec<u8>, bool) {
     (path, case_changed)
 }
 
-fn with_facts(path: &[u8], look: impl FnOnce(&Facts<'_>)) {
-    let bytes = serialize(&[(b":path", path)]);
-    look(&Facts { headers: Headers::new(&bytes), client: None, service: None });
+fn with_facts<T>(path: &[u8], look: impl FnOnce(&Facts<'_>) -> T) -> T {
+    let bytes = serialize(&[(b":method", b"GET"), (b":path", path)]);
+    look(&Facts { headers: Headers::new(&bytes), client: None, service: None })
 }
