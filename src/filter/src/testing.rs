@@ -75,6 +75,8 @@ pub(crate) struct VmSide {
     pub(crate) effective: Cell<Option<u32>>,
     /// Contexts that the host knows no more.
     pub(crate) gone: RefCell<Vec<u32>>,
+    /// The contexts that were meant when replies were sent.
+    pub(crate) answered: RefCell<Vec<Option<u32>>>,
     /// Streams that were told to go on.
     pub(crate) continued: RefCell<Vec<u32>>,
     /// The last period of the timer, in milliseconds.
@@ -277,6 +279,7 @@ impl Host for FakeHost {
 
     fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), Status> {
         self.vm.replies.borrow_mut().push((response.status, response.details.into()));
+        self.vm.answered.borrow_mut().push(self.vm.effective.get());
         let inside = self.vm.inside_reply.borrow().clone();
         if let Some(inside) = inside {
             inside();

@@ -10,7 +10,7 @@ use crate::metrics::{Fetched, Metrics};
 use crate::store::SharedData;
 use policy::fingerprint::Fingerprint;
 use policy::headers::{Headers, serialize};
-use policy::kernel::key_set::{Answer, Due, KeySet, Why};
+use policy::kernel::key_set::{Answer, Due, KeySet, NUMBER_MAX, Why};
 use policy::model::{Keys, Provider, RemoteKeys};
 use policy::store::{Change, Store, StoreError, update};
 use policy::time::Nanos;
@@ -208,14 +208,17 @@ impl<H: Host> Remote<H> {
         value.push(VERSION);
         value.extend_from_slice(&number.to_le_bytes());
         value.extend_from_slice(bytes);
-        update(&mut SharedData(self.host.clone()), &self.set_key(), |present| {
-            match present.and_then(number_of) {
-                Some(newer) if newer >= number => Change::Keep(()),
-                _ => Change::Write(value.clone(), ()),
-            }
+        let set = &mut SharedData(self.host.clone());
+        let stored = update(set, &self.set_key(), |present| match present.and_then(number_of) {
+            Some(newer) if newer >= number => Change::Keep(newer),
+            _ => Change::Write(value.clone(), number),
         })?;
         self.change(|record| {
-            let (next, answer) = record.succeed(number, now);
+            let (next, answer) = if stored == number {
+                record.succeed(number, now)
+            } else {
+                (record.outdone(number, stored), Answer::Outdated)
+            };
             Change::Write(next.to_bytes(), answer)
         })
     }
@@ -259,5 +262,6 @@ impl<H: Host> Remote<H> {
 fn number_of(bytes: &[u8]) -> Option<u64> {
     let (version, rest) = bytes.split_first()?;
     let number = rest.get(..HEAD - 1)?;
-    (*version == VERSION).then_some(u64::from_le_bytes(number.try_into().ok()?))
+    let number = u64::from_le_bytes(number.try_into().ok()?);
+    (*version == VERSION && number <= NUMBER_MAX).then_some(number)
 }

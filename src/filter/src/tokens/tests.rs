@@ -1,6 +1,8 @@
 //! Key sets, waiting streams, the memory and revocations, through whole VMs on a host in memory
 //! whose `verify_signature` takes every signature.
 
+mod hostile;
+
 use super::*;
 use crate::testing::FakeHost;
 use crate::vm::{Action, Vm};
@@ -59,6 +61,7 @@ impl Worker {
     fn send(&self, context: u32, token: &str) -> Action {
         self.vm.on_context_create(context, ROOT);
         self.show(token);
+        self.host.vm.effective.set(Some(context));
         self.vm.on_request_headers(context, 3)
     }
 

@@ -25,6 +25,8 @@ const GRACE: Nanos = Nanos::from_secs(2);
 const LEASE_MAX: Nanos = Nanos::from_secs(34);
 /// Workers read the clock one after the other; a stamp that is ahead by less is of now.
 const SLACK: Nanos = Nanos::SECOND;
+/// No flight has a higher number: at one per second that takes longer than there are processors.
+pub const NUMBER_MAX: u64 = 1 << 48;
 /// The format of the record; another one reads as absent.
 const VERSION: u8 = 1;
 /// Version, seven numbers, failures.
@@ -150,6 +152,16 @@ impl KeySet {
         (next, Answer::Taken)
     }
 
+    /// A flight brought a good set, but a set of that higher number was stored already.
+    #[must_use]
+    pub fn outdone(&self, number: u64, by: u64) -> Self {
+        let mut next = *self;
+        next.flight = next.flight.filter(|flight| flight.number != number);
+        // Numbers go on from there, also when this record has been lost in between.
+        next.begun = next.begun.max(by);
+        next
+    }
+
     /// A flight brought nothing, or nothing good. One whose lease has run out is known to have
     /// failed already.
     #[must_use]
@@ -208,9 +220,13 @@ impl KeySet {
         let mut numbers = rest.chunks_exact(8).filter_map(|eight| eight.try_into().ok());
         let mut number = || numbers.next().map(u64::from_le_bytes);
         let stamp = |number: u64| Some(Nanos(number)).filter(|_| number > 0);
+        let (begun, generation) = (number()?, number()?);
+        if begun > NUMBER_MAX || generation > begun {
+            return None;
+        }
         Some(Self {
-            begun: number()?,
-            generation: number()?,
+            begun,
+            generation,
             fetched: Nanos(number()?),
             asked: stamp(number()?),
             failed: stamp(number()?),

@@ -167,7 +167,7 @@ fn whoever_goes_away_leaves_the_way_free() {
 fn stamps_from_the_future_say_nothing() {
     let far = Nanos(u64::MAX);
     let odd = KeySet {
-        begun: u64::MAX,
+        begun: NUMBER_MAX - 1,
         generation: 1,
         fetched: far,
         asked: Some(far),
@@ -182,7 +182,7 @@ fn stamps_from_the_future_say_nothing() {
         check(&odd, why, 0, Due::Now);
     }
     let (next, number) = odd.begin(&settings(), Why::Schedule, at(0));
-    assert_eq!(number, u64::MAX);
+    assert_eq!(number, NUMBER_MAX);
     assert!(next.flight.is_some());
     assert_eq!(next.due(&settings(), Why::Schedule, Nanos::ZERO), Due::Later);
     // A little ahead is of now: another worker has read the clock later.
@@ -197,6 +197,18 @@ fn bytes_that_make_no_sense_are_no_record() {
     let mut other = bytes.clone();
     other[0] = 2;
     assert!(KeySet::from_bytes(&other).is_none());
+    let ahead = KeySet { generation: 7, ..fetched(0) };
+    assert!(KeySet::from_bytes(&ahead.to_bytes()).is_none());
+    let endless = KeySet { begun: NUMBER_MAX + 1, ..fetched(0) };
+    assert!(KeySet::from_bytes(&endless.to_bytes()).is_none());
+}
+
+#[test]
+fn numbers_go_on_from_a_set_that_outlived_its_record() {
+    let (set, number) = KeySet::default().begin(&settings(), Why::Missing, at(0));
+    let set = set.outdone(number, 41);
+    check(&set, Why::Missing, 1, Due::Now);
+    assert_eq!(set.begin(&settings(), Why::Missing, at(1)).1, 42);
 }
 
 /// Numbers that depend on the seed alone (splitmix64).
