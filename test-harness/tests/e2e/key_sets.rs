@@ -177,7 +177,8 @@ fn an_issuer_that_hangs_at_start_gives_503() -> Result<()> {
 
 #[test]
 fn what_is_no_key_set_never_replaces_one() -> Result<()> {
-    let idp = Issuer::start(&key_set(&[Key::Es256])?)?;
+    let old = key_set(&[Key::Es256])?;
+    let idp = Issuer::start(&old)?;
     let good = key_set(&[Key::Rs256])?;
     let padding = " ".repeat(300 * 1024);
     let bad = [
@@ -190,8 +191,11 @@ fn what_is_no_key_set_never_replaces_one() -> Result<()> {
         ("an error", Rule { status: Some(500), ..Rule::json(&good) }, "failed"),
         ("elsewhere", Rule { status: Some(302), ..Rule::json(&good) }, "failed"),
         ("nobody", Rule::fault(test_harness::upstream::Fault::Reset), "failed"),
-        ("half", Rule { fault: Some(test_harness::upstream::Fault::Truncate), ..Rule::json(&good) },
-         "failed"),
+        (
+            "half",
+            Rule { fault: Some(test_harness::upstream::Fault::Truncate), ..Rule::json(&good) },
+            "failed",
+        ),
     ];
     house(&idp, &json!({ "cooldown": "1s" })).run(|mesh| {
         passes(mesh, Key::Es256)?;
@@ -207,8 +211,15 @@ fn what_is_no_key_set_never_replaces_one() -> Result<()> {
             wait::until_true(&format!("{what} to be counted"), SOON, || {
                 Ok(mesh.metric("gateway_jwks_fetch_total", &labels)? > 0)
             })?;
+            // A good answer in between, or the pauses between failures would grow.
+            idp.serve(&old);
+            let fetched = || mesh.metric("gateway_jwks_fetch_total", &[("outcome", "ok")]);
+            let before = fetched()?;
+            wait::until_true("the issuer to be well", SOON, || {
+                is_refused(mesh, Key::Rs256, 401, "token-untrusted")?;
+                Ok(fetched()? > before)
+            })?;
         }
-        ensure!(mesh.metric("gateway_jwks_fetch_total", &[("outcome", "ok")])? == 1);
         idp.serve(&good);
         until_status(mesh, Key::Rs256, 200)
     })
@@ -243,7 +254,8 @@ fn tokens_that_no_key_could_make_good_cause_no_fetch() -> Result<()> {
     house(&idp, &json!({ "cooldown": "1s" })).run(|mesh| {
         passes(mesh, Key::Es256)?;
         let other = Token::new(Key::Rs256, "a").claim("iss", "https://other.example").sign()?;
-        let expired = Token::new(Key::Es256, "a").claim("iss", ISSUER).expired_since(hour).sign()?;
+        let expired =
+            Token::new(Key::Es256, "a").claim("iss", ISSUER).expired_since(hour).sign()?;
         let unlisted = Token::new(Key::EdDsa, "a").claim("iss", ISSUER).sign()?;
         for token in [other, expired, unlisted, "a.b.c".to_owned(), "nonsense".to_owned()] {
             let answer = mesh.get("/api/auth/x").bearer(&token).send()?;
