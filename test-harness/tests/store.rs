@@ -1,7 +1,7 @@
 //! What the sidecar has answered survives: kills at any moment, restarts; and a store that cannot be
 //! had is said clearly. The real sidecar, without an Envoy.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -55,35 +55,37 @@ fn change_state(
     client: &str,
     answered: &Mutex<Answered>,
     stop: &AtomicBool,
-) {
+) -> Result<()> {
     for round in 0.. {
         if stop.load(Ordering::Relaxed) {
-            return;
+            break;
         }
-        let names: Vec<String> = (0..=round % 3).map(|i| format!("{client}-{round}-{i}")).collect();
+        let first = format!("{client}-{round}");
+        let more = (0..round % 3).map(|index| format!("{first}-{index}"));
+        let names: Vec<String> = std::iter::once(first.clone()).chain(more).collect();
         let list: Vec<Value> = names.iter().map(|name| json!({ "jti": name })).collect();
         let post = Request::new(address, "POST", "/gateway/revocations").bearer(token);
-        let Ok(answer) = post.json(&json!({ "revocations": list })).send() else { return };
-        assert_eq!(answer.status, 202, "{}", answer.text());
-        note(answered, |answered| answered.there.extend(names.iter().cloned()));
+        // Without an answer nothing was promised.
+        let Ok(answer) = post.json(&json!({ "revocations": list })).send() else { break };
+        let body = answer.expect(202)?.json();
+        note(answered, |answered| answered.there.extend(names));
         if round % 3 != 0 {
             continue;
         }
-        let body = answer.json();
-        let id = body["ids"][0].as_str().unwrap();
+        let id = body.pointer("/ids/0").and_then(Value::as_str).context("no id")?;
         // From now on it may be gone or not, until the answer says so.
         note(answered, |answered| {
-            answered.there.remove(&names[0]);
+            answered.there.remove(&first);
         });
         let path = format!("/gateway/revocations/{id}");
-        let Ok(answer) = Request::new(address, "DELETE", &path).bearer(token).send() else {
-            return;
-        };
-        assert_eq!(answer.status, 202, "{}", answer.text());
+        let delete = Request::new(address, "DELETE", &path).bearer(token);
+        let Ok(answer) = delete.send() else { break };
+        answer.expect(202)?;
         note(answered, |answered| {
-            answered.gone.insert(names[0].clone());
+            answered.gone.insert(first);
         });
     }
+    Ok(())
 }
 
 fn note(answered: &Mutex<Answered>, change: impl FnOnce(&mut Answered)) {
@@ -98,9 +100,9 @@ fn names(sidecar: &Sidecar) -> Result<BTreeSet<String>> {
     let mut path = "/gateway/revocations?limit=1000".to_owned();
     loop {
         let page = sidecar.read(&path)?.expect(200)?.json();
-        let rows = page["revocations"].as_array().context("no rows")?;
-        names.extend(rows.iter().filter_map(|row| Some(row["jti"].as_str()?.to_owned())));
-        match page["next"].as_str() {
+        let rows = page.get("revocations").and_then(Value::as_array).context("no rows")?;
+        names.extend(rows.iter().filter_map(|row| Some(row.get("jti")?.as_str()?.to_owned())));
+        match page.get("next").and_then(Value::as_str) {
             Some(next) => path = format!("/gateway/revocations?limit=1000&cursor={next}"),
             None => return Ok(names),
         }
@@ -124,15 +126,20 @@ fn nothing_that_was_answered_is_lost_when_the_sidecar_is_killed() -> Result<()> 
             answered.lock().unwrap_or_else(PoisonError::into_inner).count.load(Ordering::Relaxed)
         };
         let enough = count() + answers;
+        let stop = &stop;
         std::thread::scope(|scope| {
-            for client in 0..CLIENTS {
+            let clients = (0..CLIENTS).map(|client| {
                 let (name, token) = (format!("{kill}-{client}"), token.as_str());
-                let (answered, stop) = (&answered, &stop);
-                scope.spawn(move || change_state(address, token, &name, answered, stop));
-            }
+                let answered = &answered;
+                scope.spawn(move || change_state(address, token, &name, answered, stop))
+            });
+            let clients: Vec<_> = clients.collect();
             let waited = until_true("answers", SOON, || Ok(count() >= enough));
             let killed = sidecar.kill9();
             stop.store(true, Ordering::Relaxed);
+            for client in clients {
+                client.join().map_err(|_| anyhow!("a client broke off"))??;
+            }
             waited.and(killed)
         })?;
         sidecar.restart()?;
@@ -226,10 +233,11 @@ fn a_restarted_sidecar_hands_over_the_same() -> Result<()> {
 }
 
 /// Starts a sidecar that must refuse to, and gives what it said.
-#[track_caller]
-fn refused(options: Options) -> String {
-    let error = Sidecar::start(options).map(|sidecar| sidecar.address()).unwrap_err();
-    format!("{error:#}")
+fn refused(options: Options) -> Result<String> {
+    match Sidecar::start(options) {
+        Ok(_) => bail!("it started"),
+        Err(error) => Ok(format!("{error:#}")),
+    }
 }
 
 #[test]
@@ -243,7 +251,7 @@ fn a_store_that_cannot_be_had_ends_the_sidecar_with_a_word() -> Result<()> {
     let again = || -> Result<Options> {
         Ok(Options { data_dir: dir.path().join("data"), ..options(second.path())? })
     };
-    let said = refused(again()?);
+    let said = refused(again()?)?;
     assert!(said.contains("in use by another process"), "{said}");
 
     sidecar.kill9()?;
@@ -251,7 +259,7 @@ fn a_store_that_cannot_be_had_ends_the_sidecar_with_a_word() -> Result<()> {
     let good = std::fs::read(&file)?;
     for (bad, what) in [(Vec::new(), "empty"), (good[..good.len() / 2].to_vec(), "half")] {
         std::fs::write(&file, &bad)?;
-        let said = refused(again()?);
+        let said = refused(again()?)?;
         assert!(said.contains("--data-dir: ") && said.contains("backup"), "{what}: {said}");
         assert_eq!(std::fs::metadata(&file)?.len(), u64::try_from(bad.len())?, "{what}");
     }
@@ -261,7 +269,7 @@ fn a_store_that_cannot_be_had_ends_the_sidecar_with_a_word() -> Result<()> {
 
     let third = tempfile::tempdir()?;
     let nowhere = Options { data_dir: "/proc/nowhere".into(), ..options(third.path())? };
-    let said = refused(nowhere);
+    let said = refused(nowhere)?;
     assert!(said.contains("--data-dir: /proc/nowhere: cannot be made"), "{said}");
     Ok(())
 }
