@@ -203,7 +203,8 @@ impl fmt::Display for StoreError {
     }
 }
 
-/// A place that survives. Calls block; every one may be made from any thread.
+/// A place that survives. Calls block; every one may be made from any thread. After a failure a
+/// store tries again with the next call.
 pub(crate) trait Store: Send + Sync {
     /// What names it.
     fn identity(&self) -> Identity;

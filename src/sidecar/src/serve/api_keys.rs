@@ -163,21 +163,23 @@ pub(super) async fn rotate(
         plan_rotation(held, &name, sha256, overlap, now)
     })
     .await?;
-    let mut body = describe(&handed.planned);
+    let (about, old_until) = &handed.planned;
+    let mut body = describe(about);
     body.insert("secret".to_owned(), secret.into());
-    body.insert("old_until".to_owned(), shown(Some(now.saturating_add(overlap))));
+    body.insert("old_until".to_owned(), shown(Some(*old_until)));
     let audit = Audit { id: &id, what: "rotate-api-key", which: &which };
     Ok(answer(&app, handed, audit, StatusCode::OK, body).await)
 }
 
 /// A new secret in the place of the present one; the old ones stay good for the overlap at most.
+/// Gives until when the present one does.
 fn plan_rotation(
     held: &Held,
     id: &str,
     sha256: [u8; 32],
     overlap: u64,
     now: u64,
-) -> Result<(Vec<Change>, About), Problem> {
+) -> Result<(Vec<Change>, (About, u64)), Problem> {
     let of_id: Vec<&ApiKey> = held.keys().values().filter(|key| key.about.entry.id == id).collect();
     let present = of_id.iter().find(|key| !key.about.replaced).ok_or(Problem::UnknownKey)?;
     if present.about.entry.expires.is_some_and(|expires| expires <= now) {
@@ -203,7 +205,8 @@ fn plan_rotation(
             Some(old.about.entry.expires.map_or(last, |expires| expires.min(last)));
         changes.push(Change::PutKey(old));
     }
-    Ok((changes, about))
+    let old_until = about.entry.expires.map_or(last, |expires| expires.min(last));
+    Ok((changes, (about, old_until)))
 }
 
 /// `DELETE /gateway/api-keys/{id}`: the key with all its secrets.

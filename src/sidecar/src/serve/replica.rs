@@ -98,6 +98,7 @@ impl Replica {
         plan: impl FnOnce(&Held) -> Result<(Vec<Change>, T), E>,
     ) -> Result<(T, Position), E> {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.recover_locked()?;
         let (changes, planned) = plan(&self.held())?;
         if changes.is_empty() {
             return Ok((planned, self.position()));
@@ -106,12 +107,38 @@ impl Replica {
         touched.sort_unstable();
         touched.dedup();
         let committed = self.store.commit(&changes, &touched);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
-            committed.as_ref().err().map(ToString::to_string);
+        self.note(&committed);
         let number = committed?;
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         held.apply(changes, &touched, number);
         Ok((planned, self.position_at(number)))
+    }
+
+    /// After a failure: whether the last change was made is known from the store alone, so that what
+    /// is in memory is loaded again. Blocks; does nothing while all is well.
+    ///
+    /// # Errors
+    /// When the store still fails.
+    pub(crate) fn recover(&self) -> Result<Position, StoreError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.recover_locked()?;
+        Ok(self.position())
+    }
+
+    fn recover_locked(&self) -> Result<(), StoreError> {
+        if self.trouble().is_none() {
+            return Ok(());
+        }
+        let loaded = self.store.load();
+        self.note(&loaded);
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        held.replace(loaded?);
+        Ok(())
+    }
+
+    fn note<T>(&self, done: &Result<T, StoreError>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
+            done.as_ref().err().map(ToString::to_string);
     }
 
     /// What a filter that has `theirs` gets next: at most some [`BYTES_SOON`] bytes.
@@ -161,6 +188,13 @@ impl Held {
             by_number: buckets.iter().map(|(bucket, number)| (*number, *bucket)).collect(),
             by_bucket: buckets.into_iter().collect(),
         }
+    }
+
+    /// Takes what the store has. Files are not in it, and stay as they were read.
+    fn replace(&mut self, contents: Contents) {
+        let files = std::mem::take(&mut self.files);
+        let read = std::mem::take(&mut self.read);
+        *self = Self { files, read, ..Self::new(contents) };
     }
 
     /// Revocations by fingerprint.

@@ -135,7 +135,8 @@ pub(super) fn expired(held: &Held, now: u64) -> Vec<Change> {
     revocations.chain(keys).collect()
 }
 
-/// Drops what has expired, now and then, for as long as the process runs.
+/// Drops what has expired, now and then, for as long as the process runs; and looks whether a store
+/// that failed works again.
 pub(super) fn start(app: &Arc<App>) {
     let app = Arc::clone(app);
     tokio::spawn(async move {
@@ -143,9 +144,22 @@ pub(super) fn start(app: &Arc<App>) {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if app.replica.trouble().is_some() {
+                recover(&app).await;
+            }
             expire(&app, moment::now()).await;
         }
     });
+}
+
+/// Tries a store again that has failed. The log has said what failed; health says whether it still
+/// does.
+async fn recover(app: &Arc<App>) {
+    let recovering = Arc::clone(app);
+    let recovered = tokio::task::spawn_blocking(move || recovering.replica.recover()).await;
+    if let Ok(Ok(position)) = recovered {
+        app.channel.offer(position);
+    }
 }
 
 /// Drops everything that has expired. What fails is tried again next time; the log has said it.

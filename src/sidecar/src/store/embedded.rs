@@ -16,7 +16,9 @@ use std::io;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 /// The format of what stands in the tables; a file with a higher one is refused.
 pub(crate) const FORMAT: u64 = 1;
@@ -47,8 +49,12 @@ mod meta {
 /// A store in a file, which no other process can open meanwhile.
 #[derive(Debug)]
 pub(crate) struct Embedded {
-    database: Database,
+    file: PathBuf,
     identity: Identity,
+    /// `None` while it could not be opened again.
+    database: RwLock<Option<Database>>,
+    /// redb refuses everything after a failure of the disk, until it is opened again.
+    failed: AtomicBool,
 }
 
 impl Embedded {
@@ -61,40 +67,89 @@ impl Embedded {
         if !file.try_exists().map_err(failed)? {
             make(directory, &file)?;
         }
-        // redb means to say what is wrong with a file, and may yet stumble over one.
-        std::panic::catch_unwind(AssertUnwindSafe(|| Self::open_file(&file)))
-            .unwrap_or_else(|_| Err(StoreError::Corrupt("reading it broke off".to_owned())))
+        let (database, identity) = open_file(&file)?;
+        let database = RwLock::new(Some(database));
+        Ok(Self { file, identity, database, failed: AtomicBool::new(false) })
     }
 
-    fn open_file(file: &Path) -> Result<Self, StoreError> {
+    /// Works on the database; opens it again first when the last work failed.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if self.failed.load(Ordering::Acquire) {
+            self.reopen()?;
+        }
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let done = match database.as_ref() {
+            Some(database) => work(database),
+            None => Err(StoreError::Failed("it could not be opened again".to_owned())),
+        };
+        if done.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        done
+    }
+
+    /// Behaves as after a failure of the disk.
+    #[cfg(test)]
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Closed first: nobody can open it twice.
+        drop(place.take());
+        let (database, identity) = open_file(&self.file)?;
+        if identity != self.identity {
+            return Err(StoreError::Corrupt("another store has taken its place".to_owned()));
+        }
+        *place = Some(database);
+        self.failed.store(false, Ordering::Release);
+        Ok(())
+    }
+}
+
+fn open_file(file: &Path) -> Result<(Database, Identity), StoreError> {
+    let open = || {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
         let database = builder.open(file).map_err(opening)?;
-        let identity = {
-            let read = database.begin_read().map_err(failed)?;
-            let table = read.open_table(META).map_err(missing)?;
-            let number = |name: &str| match table.get(name) {
-                Ok(Some(value)) => Ok(value.value()),
-                Ok(None) => Err(StoreError::Corrupt(format!("it has no `{name}`"))),
-                Err(error) => Err(storage(error)),
-            };
-            let format = number(meta::FORMAT)?;
-            if format != FORMAT {
-                return Err(StoreError::Newer(format));
-            }
-            for (name, there) in [
-                ("revocations", read.open_table(REVOCATIONS).map(drop)),
-                ("api-keys", read.open_table(API_KEYS).map(drop)),
-                ("buckets", read.open_table(BUCKETS).map(drop)),
-            ] {
-                there.map_err(|error| StoreError::Corrupt(format!("{name}: {error}")))?;
-            }
-            number(meta::NUMBER)?;
-            let keys = [number(meta::KEY_0)?, number(meta::KEY_1)?];
-            Identity { store: number(meta::STORE)?, keys }
-        };
-        Ok(Self { database, identity })
+        let identity = identity(&database)?;
+        Ok((database, identity))
+    };
+    // redb means to say what is wrong with a file, and may yet stumble over one.
+    std::panic::catch_unwind(AssertUnwindSafe(open))
+        .unwrap_or_else(|_| Err(StoreError::Corrupt("reading it broke off".to_owned())))
+}
+
+/// Reads the identity; checks that the format is known and everything there.
+fn identity(database: &Database) -> Result<Identity, StoreError> {
+    let read = database.begin_read().map_err(failed)?;
+    let table = read.open_table(META).map_err(missing)?;
+    let number = |name: &str| match table.get(name) {
+        Ok(Some(value)) => Ok(value.value()),
+        Ok(None) => Err(StoreError::Corrupt(format!("it has no `{name}`"))),
+        Err(error) => Err(storage(error)),
+    };
+    let format = number(meta::FORMAT)?;
+    if format != FORMAT {
+        return Err(StoreError::Newer(format));
     }
+    for (name, there) in [
+        ("revocations", read.open_table(REVOCATIONS).map(drop)),
+        ("api-keys", read.open_table(API_KEYS).map(drop)),
+        ("buckets", read.open_table(BUCKETS).map(drop)),
+    ] {
+        there.map_err(|error| StoreError::Corrupt(format!("{name}: {error}")))?;
+    }
+    number(meta::NUMBER)?;
+    let keys = [number(meta::KEY_0)?, number(meta::KEY_1)?];
+    Ok(Identity { store: number(meta::STORE)?, keys })
 }
 
 /// Makes a store under another name first: a file under its own name is always whole.
@@ -142,75 +197,20 @@ impl Store for Embedded {
     }
 
     fn load(&self) -> Result<Contents, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let meta = read.open_table(META).map_err(missing)?;
-        let number = meta.get(meta::NUMBER).map_err(storage)?.map_or(0, |value| value.value());
-        let mut contents = Contents { number, ..Contents::default() };
-        for row in read.open_table(REVOCATIONS).map_err(missing)?.iter().map_err(storage)? {
-            let (print, value) = row.map_err(storage)?;
-            let (times, _) = split(value.value())?;
-            contents.revocations.push((*print.value(), times));
-        }
-        for row in read.open_table(API_KEYS).map_err(missing)?.iter().map_err(storage)? {
-            let (sha256, value) = row.map_err(storage)?;
-            let about: About = serde_json::from_slice(value.value()).map_err(unreadable)?;
-            contents.keys.push(ApiKey { sha256: *sha256.value(), about });
-        }
-        for row in read.open_table(BUCKETS).map_err(missing)?.iter().map_err(storage)? {
-            let (bucket, number) = row.map_err(storage)?;
-            let bucket = bucket_of(bucket.value())
-                .ok_or_else(|| StoreError::Corrupt("it has an unknown bucket".to_owned()))?;
-            contents.buckets.push((bucket, number.value()));
-        }
-        Ok(contents)
+        self.with(load)
     }
 
     fn commit(&self, changes: &[Change], touched: &[Bucket]) -> Result<u64, StoreError> {
-        let transaction = self.database.begin_write().map_err(failed)?;
-        let number = {
-            let mut revocations = transaction.open_table(REVOCATIONS).map_err(missing)?;
-            let mut keys = transaction.open_table(API_KEYS).map_err(missing)?;
-            for change in changes {
-                match change {
-                    Change::PutRevocation(print, revocation) => {
-                        let value = joined(revocation)?;
-                        revocations.insert(print, value.as_slice()).map_err(storage)?;
-                    }
-                    Change::DropRevocation(print) => {
-                        revocations.remove(print).map_err(storage)?;
-                    }
-                    Change::PutKey(ApiKey { sha256, about }) => {
-                        let value = serde_json::to_vec(about).map_err(failed)?;
-                        keys.insert(sha256, value.as_slice()).map_err(storage)?;
-                    }
-                    Change::DropKey(sha256) => {
-                        keys.remove(sha256).map_err(storage)?;
-                    }
-                    Change::File(..) => {}
-                }
-            }
-            let mut meta = transaction.open_table(META).map_err(missing)?;
-            let mut buckets = transaction.open_table(BUCKETS).map_err(missing)?;
-            let last = meta.get(meta::NUMBER).map_err(storage)?.map(|value| value.value());
-            let mut number =
-                last.ok_or_else(|| StoreError::Corrupt("it has no number".to_owned()))?;
-            for bucket in touched {
-                number = number.saturating_add(1);
-                buckets.insert(bucket_key(*bucket), number).map_err(storage)?;
-            }
-            meta.insert(meta::NUMBER, number).map_err(storage)?;
-            number
-        };
-        // Durability::Immediate, redb's default: on the disk when this returns.
-        transaction.commit().map_err(failed)?;
-        Ok(number)
+        self.with(|database| commit(database, changes, touched))
     }
 
     fn revocation(&self, print: &Print) -> Result<Option<Revocation>, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let table = read.open_table(REVOCATIONS).map_err(missing)?;
-        let value = table.get(print).map_err(storage)?;
-        value.map(|value| whole(value.value())).transpose()
+        self.with(|database| {
+            let read = database.begin_read().map_err(failed)?;
+            let table = read.open_table(REVOCATIONS).map_err(missing)?;
+            let value = table.get(print).map_err(storage)?;
+            value.map(|value| whole(value.value())).transpose()
+        })
     }
 
     fn revocations(
@@ -218,17 +218,83 @@ impl Store for Embedded {
         after: Option<&Print>,
         limit: usize,
     ) -> Result<Vec<(Print, Revocation)>, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let table = read.open_table(REVOCATIONS).map_err(missing)?;
-        let from = after.map_or(Unbounded, Excluded);
-        let rows = table.range::<&[u8; 16]>((from, Unbounded)).map_err(storage)?;
-        rows.take(limit)
-            .map(|row| {
-                let (print, value) = row.map_err(storage)?;
-                Ok((*print.value(), whole(value.value())?))
-            })
-            .collect()
+        self.with(|database| {
+            let read = database.begin_read().map_err(failed)?;
+            let table = read.open_table(REVOCATIONS).map_err(missing)?;
+            let from = after.map_or(Unbounded, Excluded);
+            let rows = table.range::<&[u8; 16]>((from, Unbounded)).map_err(storage)?;
+            rows.take(limit)
+                .map(|row| {
+                    let (print, value) = row.map_err(storage)?;
+                    Ok((*print.value(), whole(value.value())?))
+                })
+                .collect()
+        })
     }
+}
+
+fn load(database: &Database) -> Result<Contents, StoreError> {
+    let read = database.begin_read().map_err(failed)?;
+    let meta = read.open_table(META).map_err(missing)?;
+    let number = meta.get(meta::NUMBER).map_err(storage)?.map_or(0, |value| value.value());
+    let mut contents = Contents { number, ..Contents::default() };
+    for row in read.open_table(REVOCATIONS).map_err(missing)?.iter().map_err(storage)? {
+        let (print, value) = row.map_err(storage)?;
+        let (times, _) = split(value.value())?;
+        contents.revocations.push((*print.value(), times));
+    }
+    for row in read.open_table(API_KEYS).map_err(missing)?.iter().map_err(storage)? {
+        let (sha256, value) = row.map_err(storage)?;
+        let about: About = serde_json::from_slice(value.value()).map_err(unreadable)?;
+        contents.keys.push(ApiKey { sha256: *sha256.value(), about });
+    }
+    for row in read.open_table(BUCKETS).map_err(missing)?.iter().map_err(storage)? {
+        let (bucket, number) = row.map_err(storage)?;
+        let bucket = bucket_of(bucket.value())
+            .ok_or_else(|| StoreError::Corrupt("it has an unknown bucket".to_owned()))?;
+        contents.buckets.push((bucket, number.value()));
+    }
+    Ok(contents)
+}
+
+fn commit(database: &Database, changes: &[Change], touched: &[Bucket]) -> Result<u64, StoreError> {
+    let transaction = database.begin_write().map_err(failed)?;
+    let number = {
+        let mut revocations = transaction.open_table(REVOCATIONS).map_err(missing)?;
+        let mut keys = transaction.open_table(API_KEYS).map_err(missing)?;
+        for change in changes {
+            match change {
+                Change::PutRevocation(print, revocation) => {
+                    let value = joined(revocation)?;
+                    revocations.insert(print, value.as_slice()).map_err(storage)?;
+                }
+                Change::DropRevocation(print) => {
+                    revocations.remove(print).map_err(storage)?;
+                }
+                Change::PutKey(ApiKey { sha256, about }) => {
+                    let value = serde_json::to_vec(about).map_err(failed)?;
+                    keys.insert(sha256, value.as_slice()).map_err(storage)?;
+                }
+                Change::DropKey(sha256) => {
+                    keys.remove(sha256).map_err(storage)?;
+                }
+                Change::File(..) => {}
+            }
+        }
+        let mut meta = transaction.open_table(META).map_err(missing)?;
+        let mut buckets = transaction.open_table(BUCKETS).map_err(missing)?;
+        let last = meta.get(meta::NUMBER).map_err(storage)?.map(|value| value.value());
+        let mut number = last.ok_or_else(|| StoreError::Corrupt("it has no number".to_owned()))?;
+        for bucket in touched {
+            number = number.saturating_add(1);
+            buckets.insert(bucket_key(*bucket), number).map_err(storage)?;
+        }
+        meta.insert(meta::NUMBER, number).map_err(storage)?;
+        number
+    };
+    // Durability::Immediate, redb's default: on the disk when this returns.
+    transaction.commit().map_err(failed)?;
+    Ok(number)
 }
 
 fn joined(revocation: &Revocation) -> Result<Vec<u8>, StoreError> {

@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     inner: Mutex<Inner>,
-    /// Refuses every commit.
+    /// Refuses every call.
     pub(crate) broken: AtomicBool,
+    /// Makes changes durable, and then says that it has not.
+    pub(crate) lying: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -23,12 +25,22 @@ struct Inner {
     buckets: BTreeMap<Bucket, u64>,
 }
 
+impl Memory {
+    fn check(&self) -> Result<(), StoreError> {
+        match self.broken.load(Ordering::Relaxed) {
+            true => Err(StoreError::Failed("told to fail".into())),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Store for Memory {
     fn identity(&self) -> Identity {
         Identity { store: 0xab, keys: [1, 2] }
     }
 
     fn load(&self) -> Result<Contents, StoreError> {
+        self.check()?;
         let inner = self.inner.lock().unwrap();
         let key =
             |(sha256, about): (&[u8; 32], &About)| ApiKey { sha256: *sha256, about: about.clone() };
@@ -41,9 +53,7 @@ impl Store for Memory {
     }
 
     fn commit(&self, changes: &[Change], touched: &[Bucket]) -> Result<u64, StoreError> {
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(StoreError::Failed("told to fail".into()));
-        }
+        self.check()?;
         let mut inner = self.inner.lock().unwrap();
         for change in changes {
             match change.clone() {
@@ -66,6 +76,9 @@ impl Store for Memory {
             inner.number += 1;
             let number = inner.number;
             inner.buckets.insert(*bucket, number);
+        }
+        if self.lying.load(Ordering::Relaxed) {
+            return Err(StoreError::Failed("told to lie".into()));
         }
         Ok(inner.number)
     }

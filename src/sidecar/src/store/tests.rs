@@ -164,6 +164,25 @@ fn a_store_in_use_is_said_clearly() {
     Embedded::open(&directory.0).unwrap();
 }
 
+#[test]
+fn a_store_that_failed_is_opened_again() {
+    let directory = Directory::new();
+    let store = Embedded::open(&directory.0).unwrap();
+    assert_eq!(commit(&store, &[Change::PutRevocation(print(1), revocation("a"))]), 1);
+    // What is under its name now is another file: it must not be taken for this one.
+    let (file, aside) = (directory.0.join(FILE), directory.0.join("aside"));
+    let other = Directory::new();
+    drop(Embedded::open(&other.0).unwrap());
+    fs::rename(&file, &aside).unwrap();
+    fs::copy(other.0.join(FILE), &file).unwrap();
+    store.fail();
+    let error = store.load().map(drop).unwrap_err();
+    assert!(error.to_string().contains("another store"), "{error}");
+    fs::rename(&aside, &file).unwrap();
+    assert_eq!(store.load().unwrap().number, 1);
+    assert_eq!(commit(&store, &[Change::DropRevocation(print(1))]), 2);
+}
+
 /// Opens a file that was spoilt by `spoil`: it must be refused, and be as it was.
 #[track_caller]
 fn refused(spoil: impl Fn(&Path)) -> StoreError {

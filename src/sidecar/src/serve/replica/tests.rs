@@ -5,6 +5,7 @@ use crate::store::memory::Memory;
 use crate::store::{About, Revocation};
 use policy::replica::revocations::Kind;
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 fn load(store: &Arc<Memory>) -> Replica {
     Replica::load(Arc::clone(store) as _).unwrap()
@@ -222,6 +223,33 @@ fn a_plan_that_is_refused_changes_nothing() {
     assert!(refused.is_err());
     assert_eq!(replica.position().number, 0);
     assert_eq!(replica.trouble(), None, "it was not the store");
+}
+
+#[test]
+fn after_a_failure_memory_is_what_the_store_has() {
+    let store = Arc::<Memory>::default();
+    let replica = load(&store);
+    make(&replica, vec![put(&replica, "a"), file("/f", "one")]);
+    let change = |id| {
+        let changes = vec![put(&replica, id)];
+        replica.change(|_| Ok::<_, StoreError>((changes, ())))
+    };
+    store.lying.store(true, Ordering::Relaxed);
+    change("b").unwrap_err();
+    assert!(replica.trouble().unwrap().contains("told to lie"));
+    store.lying.store(false, Ordering::Relaxed);
+    store.broken.store(true, Ordering::Relaxed);
+    change("c").unwrap_err();
+    replica.recover().unwrap_err();
+    assert_eq!(replica.held().revocations().len(), 1, "what is known stays");
+    store.broken.store(false, Ordering::Relaxed);
+    assert_eq!(replica.recover().unwrap().number, 3);
+    assert_eq!(replica.trouble(), None);
+    let mut copy = Copy::default();
+    copy.follow(&replica);
+    assert_eq!(copy.buckets.len(), 3, "a, b and the file");
+    assert_eq!(change("c").unwrap().1.number, 4);
+    assert_eq!(replica.held().revocations().len(), 3);
 }
 
 #[test]
