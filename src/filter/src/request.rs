@@ -4,6 +4,8 @@
 //! Every callback is optional and may come in any order: Envoy logs requests that it never showed
 //! to the filter, and shows the filter its own replies. A request is answered at most once.
 
+mod client;
+
 use crate::host::{Host, LocalResponse, Map, attribute};
 use crate::plugin::Plugin;
 use crate::store::SharedData;
@@ -17,7 +19,6 @@ use policy::reply::{Edits, Reply};
 use policy::time::{Moment, Nanos};
 use policy::verify::{TokenError, Verified, Verify};
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use token::Sha;
 
@@ -127,7 +128,7 @@ impl<H: Host> Stream<H> {
         let service = host.attribute(attribute::CLUSTER_NAME).ok();
         let facts = Facts {
             headers: Headers::new(&map),
-            client: plugin.needs.client.then(|| client(host)).flatten(),
+            client: plugin.needs.client.then(|| client::address(host)).flatten(),
             service: service.as_deref().and_then(|name| str::from_utf8(name).ok()),
         };
         match self.step(&facts, suspended, now) {
@@ -392,51 +393,4 @@ fn edit<H: Host>(host: &H, edits: &Edits) -> bool {
     let mut set =
         edits.set.iter().map(|(name, value)| host.replace_header(Map::Request, name, value));
     set.all(|result| result.is_ok())
-}
-
-/// The client's address, as far as Envoy knows it.
-fn client<H: Host>(host: &H) -> Option<IpAddr> {
-    address(&host.attribute(attribute::SOURCE_ADDRESS).ok()?)
-}
-
-/// Reads `8.8.8.8:0`, `[2001:db8::1]:443` or an address alone. A Unix socket has no address.
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let text = str::from_utf8(bytes).ok()?;
-    if let Ok(socket) = text.parse::<SocketAddr>() {
-        return Some(socket.ip());
-    }
-    let host = text.rsplit_once("]:").map_or(text, |(host, _)| host);
-    let host = host.trim_start_matches('[');
-    // The zone of a link-local address means something on this machine only.
-    let host = host.split_once('%').map_or(host, |(host, _)| host);
-    host.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(input: &str, expected: Option<&str>) {
-        let expected = expected.map(|text| text.parse::<IpAddr>().unwrap());
-        assert_eq!(address(input.as_bytes()), expected);
-    }
-
-    #[test]
-    fn addresses_lose_their_port() {
-        check("8.8.8.8:0", Some("8.8.8.8"));
-        check("127.0.0.1:51234", Some("127.0.0.1"));
-        check("[2001:db8::1]:443", Some("2001:db8::1"));
-        check("[::ffff:1.2.3.4]:443", Some("::ffff:1.2.3.4"));
-        check("[fe80::1%eth0]:443", Some("fe80::1"));
-        check("2001:db8::1", Some("2001:db8::1"));
-        check("8.8.8.8", Some("8.8.8.8"));
-    }
-
-    #[test]
-    fn what_is_no_address_is_none() {
-        for input in ["", "/run/envoy.sock", "@abstract/1", "8.8.8.8:99999", "a:1", "[]:1", "%"] {
-            check(input, None);
-        }
-    }
 }
