@@ -248,6 +248,37 @@ fn a_file_that_is_no_store_is_refused_and_kept() {
 }
 
 #[test]
+fn no_damage_is_taken_for_a_store_that_holds_less() {
+    let directory = Directory::new();
+    let store = Embedded::open(&directory.0).unwrap();
+    let one = |index: u8| Change::PutRevocation(print(index), revocation("damaged"));
+    commit(&store, &(0..100).map(one).collect::<Vec<_>>());
+    commit(&store, &[Change::PutKey(key("k", 7)), one(100)]);
+    drop(store);
+    let file = directory.0.join(FILE);
+    let good = fs::read(&file).unwrap();
+    let mut random = 88_172_645_463_325_252_u64;
+    let (mut refused, mut whole) = (0, 0);
+    for _ in 0..100 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        // The first pages say where everything is: every second hit goes there.
+        let length = if random >> 63 == 0 { 512 } else { good.len() };
+        let at = (random >> 20) as usize % length;
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (random >> 17 & 7);
+        fs::write(&file, &bad).unwrap();
+        match Embedded::open(&directory.0).and_then(|store| store.load()) {
+            Ok(contents) => {
+                assert_eq!((contents.revocations.len(), contents.keys.len()), (101, 1), "{at}");
+                whole += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 10 && whole > 10, "{refused} refused, {whole} whole");
+}
+
+#[test]
 fn a_file_of_a_newer_sidecar_is_refused() {
     let error = refused(|file| {
         let database = redb::Database::open(file).unwrap();
