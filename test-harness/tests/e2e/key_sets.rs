@@ -299,3 +299,38 @@ fn clients_that_leave_while_they_wait_harm_nobody() -> Result<()> {
         mesh.until_metric("gateway_requests_total", &[("service", "auth")], 22)
     })
 }
+
+#[test]
+fn a_request_that_waits_keeps_its_body_and_survives_a_new_policy() -> Result<()> {
+    let idp = Issuer::start(&key_set(&[Key::Es256])?)?;
+    house(&idp, &json!({})).run(|mesh| {
+        passes(mesh, Key::Es256)?;
+        idp.serve_slowly(&key_set(&[Key::Es256, Key::Rs256])?, 1500);
+        let large = vec![b'x'; 4 * 1024 * 1024];
+        let request = mesh.request("POST", "/api/auth/large").bearer(&token(Key::Rs256)?);
+        let waiting = std::thread::spawn(move || request.body(large).send()?.expect(200));
+        until_fetched(&idp, 2)?;
+        let mut next = policy_with(&json!({}));
+        next["name"] = json!("next");
+        mesh.set_policy(&next)?;
+        waiting.join().unwrap()?;
+        let line = mesh.logged("the large one", |line| line.text("path") == "/api/auth/large")?;
+        ensure!(line.0["bytes_in"] == 4 * 1024 * 1024, "{line:?}");
+        passes(mesh, Key::Rs256)
+    })
+}
+
+#[test]
+fn a_grpc_request_that_waits_is_answered_in_its_own_way() -> Result<()> {
+    let idp = Issuer::start(&key_set(&[Key::Es256])?)?;
+    house(&idp, &json!({})).http2_service("auth").run(|mesh| {
+        passes(mesh, Key::Es256)?;
+        idp.serve_slowly(&key_set(&[Key::Es256])?, 300);
+        let call =
+            mesh.request("POST", "/api/auth/grpc").header("content-type", "application/grpc");
+        let answer = call.http2().bearer(&token(Key::Rs256)?).send()?;
+        ensure!(answer.status == 200, "{answer:?}");
+        ensure!(answer.header("grpc-status") == "16", "{answer:?}");
+        Ok(())
+    })
+}
