@@ -312,6 +312,33 @@ async fn every_answer_to_a_poll_has_the_marker() {
 }
 
 #[tokio::test]
+async fn state_is_for_the_filter_alone_and_every_answer_has_the_marker() {
+    let app = app("127.0.0.1:9902", nobody().await);
+    let position = json!({"store": "", "number": 0});
+    let good = json!({"protocol": 2, "instance": "ab", "state": position}).to_string();
+    for (token, body, status, code) in [
+        (None, good.as_str(), 401, "sync-token-required"),
+        (Some(ADMIN), &good, 401, "sync-token-required"),
+        (Some(SYNC), "{", 400, "body-malformed"),
+        (Some(SYNC), r#"{"protocol":2}"#, 400, "body-malformed"),
+        (
+            Some(SYNC),
+            r#"{"protocol":2,"instance":"","state":{"store":"","number":0}}"#,
+            400,
+            "body-malformed",
+        ),
+        (Some(SYNC), r#"{"protocol":3}"#, 409, "protocol-mismatch"),
+    ] {
+        let reply = send(&app, request("POST /sync/state", token, body)).await;
+        assert_eq!(reply.1[MARKER], "2");
+        expect(reply, status, Some(code));
+    }
+    let mut by_cluster = request("POST /sync/state", Some(SYNC), &good);
+    by_cluster.headers_mut().insert("host", "gateway-sidecar".parse().unwrap());
+    assert_eq!(router(&app).oneshot(by_cluster).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn a_reset_is_done_when_the_filter_says_so() {
     let app = app("127.0.0.1:9902", envoy(STATS).await);
     let filter = filter(&app, "applied");

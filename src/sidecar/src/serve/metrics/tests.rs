@@ -8,6 +8,8 @@ const STATS: &str = r#"{"stats":[
     {"name":"wasmcustom.gateway_requests_total;service=a\"b\\c;decision=refused;reason=ip-denied","value":1},
     {"name":"wasmcustom.gateway_breaker_state;service=auth;state=open","value":1},
     {"name":"wasmcustom.gateway_policy_generation","value":4},
+    {"name":"wasmcustom.gateway_jwks_fetch_total;provider=idp;outcome=ok","value":3},
+    {"name":"wasmcustom.gateway_state_generation","value":9},
     {"name":"wasmcustom.gateway_sidecar_connected","value":1},
     {"name":"wasmcustom.gateway_sidecar_sync_age_seconds","value":99},
     {"name":"wasmcustom.gateway_something_new_total;k=v","value":2},
@@ -88,6 +90,11 @@ async fn the_page_joins_the_filter_and_the_sidecar() {
     is("gateway_policy_generation", 4.0);
     is(r#"gateway_something_new_total{k="v"}"#, 2.0);
     is("gateway_envoy_up", 1.0);
+    is("gateway_revocations", 0.0);
+    is("gateway_api_keys", 0.0);
+    is(r#"gateway_jwks_fetch_total{provider="idp",outcome="ok"}"#, 3.0);
+    is("gateway_state_generation", 9.0);
+    assert!(page.contains("# HELP gateway_jwks_fetch_total Fetches of key sets"), "{page}");
     assert!(samples["gateway_sidecar_sync_age_seconds"] < 90.0, "the sidecar's own view wins");
 }
 
