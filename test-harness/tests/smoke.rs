@@ -13,6 +13,20 @@ fn demo() -> Result<Value> {
     Ok(serde_yaml_ng::from_str(&std::fs::read_to_string(file)?)?)
 }
 
+/// A key that is made lets in, a user who is revoked is out.
+fn orders_are_in_force(mesh: &mut Mesh, gone: &str) -> Result<()> {
+    let made = mesh.sidecar()?.post_json("/gateway/api-keys", &json!({ "id": "robot" }))?;
+    let made = made.json();
+    let key = made.get("secret").and_then(Value::as_str).unwrap_or_default();
+    mesh.get("/api/auth/x").header("x-api-key", key).send()?.expect(200)?;
+    mesh.get("/api/auth/x").bearer(gone).send()?.expect(200)?;
+    let order = json!({ "sub": "gone", "issued_before": now() + 1 });
+    mesh.sidecar()?.post_json("/gateway/revocations", &order)?.expect(200)?;
+    let refused = mesh.get("/api/auth/x").bearer(gone).send()?;
+    refused.expect_refusal(401, "token-revoked")?;
+    Ok(())
+}
+
 #[test]
 fn every_stage_of_the_demo_policy_does_its_work() -> Result<()> {
     let mut policy = demo()?;
@@ -37,15 +51,7 @@ fn every_stage_of_the_demo_policy_does_its_work() -> Result<()> {
             let token = Token::new(key, "idp").claim("iss", "https://idp.example").sign()?;
             mesh.get("/api/auth/x").bearer(&token).send()?.expect(200)?;
         }
-        let made = mesh.sidecar()?.post_json("/gateway/api-keys", &json!({ "id": "robot" }))?;
-        let key = made.json()["secret"].as_str().unwrap_or_default().to_owned();
-        mesh.get("/api/auth/x").header("x-api-key", &key).send()?.expect(200)?;
-        let gone = of("gone")?;
-        mesh.get("/api/auth/x").bearer(&gone).send()?.expect(200)?;
-        let order = json!({ "sub": "gone", "issued_before": now() + 1 });
-        mesh.sidecar()?.post_json("/gateway/revocations", &order)?.expect(200)?;
-        let refused = mesh.get("/api/auth/x").bearer(&gone).send()?;
-        refused.expect_refusal(401, "token-revoked")?;
+        orders_are_in_force(mesh, &of("gone")?)?;
         for _ in 0..5 {
             mesh.get("/api/storage/status/503").bearer(&anna).send()?.expect(503)?;
         }

@@ -81,17 +81,9 @@ impl House {
             arguments: Vec::new(),
         };
         let mut envoy = Envoy::start(options, bootstrap)?;
-        let sidecar_options = sidecar::Options {
-            executable,
-            dir: place.to_owned(),
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, sidecar_port)),
-            envoy_admin: envoy.admin(),
-            admin_token_file: place.join("admin-token"),
-            data_dir: args.data_dir.clone().unwrap_or_else(|| place.join("data")),
-            files_dir: args.files_dir.clone(),
-            environment: chosen.sidecar_environment(),
-            arguments: Vec::new(),
-        };
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, sidecar_port));
+        let sidecar_options =
+            parts::sidecar(args, chosen, executable, place, listen, envoy.admin());
         let sidecar = Sidecar::start(sidecar_options.clone())?;
         if chosen.has_sidecar() {
             in_sync(&mut envoy, chosen).with_context(|| sidecar.tail())?;

@@ -1,15 +1,17 @@
 //! What the house is furnished with: the copies that it runs, the command that renders its policy, and
 //! its services. Keeps no state.
 
-use super::{Cluster, Upstream as Given};
+use super::policy::Chosen;
+use super::{Args, Cluster, Upstream as Given};
 use crate::workspace::output;
 use anyhow::{Context as _, Result, bail};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 use test_harness::process::Process;
-use test_harness::{Artefacts, Bootstrap, Upstream};
+use test_harness::{Artefacts, Bootstrap, Upstream, sidecar};
 
 /// How long the first result of the rendering may take.
 const RENDERED_WITHIN: Duration = Duration::from_secs(5);
@@ -93,6 +95,28 @@ pub(super) fn keep_sidecar(artefacts: &Artefacts, place: &Path) -> Result<PathBu
 fn checksum(file: &Path) -> Result<String> {
     let sum = output(Command::new("sha256sum").arg(file))?;
     Ok(sum.chars().take(CHECKSUM_DIGITS).collect())
+}
+
+/// How the sidecar is started.
+pub(super) fn sidecar(
+    args: &Args,
+    chosen: &Chosen,
+    executable: PathBuf,
+    place: &Path,
+    listen: SocketAddr,
+    envoy_admin: SocketAddr,
+) -> sidecar::Options {
+    sidecar::Options {
+        executable,
+        dir: place.to_owned(),
+        listen,
+        envoy_admin,
+        admin_token_file: place.join("admin-token"),
+        data_dir: args.data_dir.clone().unwrap_or_else(|| place.join("data")),
+        files_dir: args.files_dir.clone(),
+        environment: chosen.sidecar_environment(),
+        arguments: Vec::new(),
+    }
 }
 
 /// Adds the clusters that were given, and says which one the policy needs in addition.
