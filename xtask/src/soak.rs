@@ -74,7 +74,7 @@ fn prepared(ctx: &Workspace, names: &[&'static str]) -> Result<Vec<Target>> {
     let place = ctx.root().join("target/fuzz");
     let target = |(name, program): (&&'static str, PathBuf)| {
         let seeds = seeds::lay_out(ctx, name, &place)?;
-        Target::new(name, program, seeds, &place)
+        Target::new(name, program, seeds, &place, &ctx.root().join("fuzz/words"))
     };
     names.iter().zip(programs).map(target).collect()
 }

@@ -48,3 +48,30 @@ fn machine(ctx: &Workspace) -> Result<String> {
     let host = said.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("`rustc -vV` names no host")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// Name and version of everything that a lock file names.
+    fn locked(file: &str) -> BTreeSet<(String, String)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let value = |package: &str, key: &str| {
+            let line = package.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap().trim_matches(['"', ' ', '=']).to_owned()
+        };
+        let packages = text.split("[[package]]").skip(1);
+        packages.map(|one| (value(one, "name"), value(one, "version"))).collect()
+    }
+
+    #[test]
+    fn the_versions_that_are_fuzzed_are_those_that_are_built() {
+        let (built, fuzzed) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+        let is_built = |name: &str| built.iter().any(|(other, _)| other == name);
+        let differ = |one: &&(String, String)| is_built(&one.0) && !built.contains(one);
+        let differing: Vec<_> = fuzzed.iter().filter(differ).collect();
+        assert!(differing.is_empty(), "`cargo update --precise` in fuzz/ for {differing:?}");
+    }
+}

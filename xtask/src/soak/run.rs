@@ -47,19 +47,21 @@ pub(super) enum Ended {
 }
 
 impl Target {
-    /// Makes the folders that the target works in, below `place`.
+    /// Makes the folders that the target works in, below `place`. In `words` there may be a list of
+    /// pieces that inputs are likely made of.
     pub(super) fn new(
         name: &'static str,
         program: PathBuf,
         seeds: Vec<PathBuf>,
         place: &Path,
+        words: &Path,
     ) -> Result<Self> {
         let [corpus, findings] = ["corpus", "findings"].map(|kind| place.join(kind).join(name));
         for folder in [&corpus, &findings] {
             fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         }
         let log = place.join(format!("{name}.log"));
-        let words = place.join("../../fuzz/words").join(name);
+        let words = words.join(name);
         let dictionary = words.is_file().then_some(words);
         Ok(Self { name, program, seeds, corpus, findings, log, dictionary })
     }

@@ -39,6 +39,8 @@ pub(super) fn all() -> Vec<Step> {
 
 fn format(_: &Args, ctx: &Workspace) -> Result<Outcome> {
     run(ctx.cargo().args(["fmt", "--all", "--check"])).context("run `cargo fmt --all`")?;
+    let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml"];
+    run(ctx.cargo().args(fuzz).arg("--check")).context("run `cd fuzz && cargo fmt`")?;
     Ok(Outcome::Passed)
 }
 
@@ -93,6 +95,9 @@ fn unit(_: &Args, ctx: &Workspace) -> Result<Outcome> {
 /// The lints of the fuzz targets, which are a workspace of their own, then all seeds and a little
 /// fuzzing. `cargo xtask soak` goes on from there.
 fn fuzz(_: &Args, ctx: &Workspace) -> Result<Outcome> {
+    let mut cargo = ctx.cargo();
+    cargo.args(["clippy", "--manifest-path", "fuzz/Cargo.toml", "--lib", "--bins", "--quiet"]);
+    run(cargo.env("CARGO_TARGET_DIR", ctx.target()).args(["--", "-D", "warnings"]))?;
     soak::brief(ctx)?;
     Ok(Outcome::Passed)
 }
