@@ -26,7 +26,7 @@ const EVERYONE_RAISED: &str = "requests: 6000000\n    per: 1m\n    burst: 100000
 
 type Case = fn(&Run<'_>) -> Result<()>;
 
-const CASES: [(&str, Case); 9] = [
+const CASES: [(&str, Case); 10] = [
     ("no container runs as root or can write to its root file system", contained),
     ("the sidecar and Envoy's admin cannot be reached from another container", loopback_only),
     ("a request with a token is allowed and reaches its service", allowed),
@@ -35,6 +35,7 @@ const CASES: [(&str, Case); 9] = [
     ("the breaker of a failing service opens and recovers", breaker),
     ("Prometheus reads the sidecar, and the counts are there", scraped),
     ("the sidecar stops and starts under traffic, and no request fails", sidecar_away),
+    ("Envoy's container restarts alone, and tokens are accepted again", envoy_alone),
     ("the policy changes under traffic, a bad one is refused, and no request fails", policy_edited),
 ];
 
@@ -82,7 +83,7 @@ fn contained(run: &Run<'_>) -> Result<()> {
 
 fn loopback_only(run: &Run<'_>) -> Result<()> {
     let connect = |port: u16| {
-        let script = format!("exec 3<>/dev/tcp/envoy/{port}");
+        let script = format!("exec 3<>/dev/tcp/gateway/{port}");
         run.project.order(&["exec", "-T", "samples", "timeout", "5", "bash", "-c", &script])
     };
     connect(8080).context("the gateway itself must be reachable, or this shows nothing")?;
@@ -192,6 +193,19 @@ fn sidecar_away(run: &Run<'_>) -> Result<()> {
     run.holds(r#"gateway_sidecar_connected{job="envoy"} == 1"#)?;
     load.more(REQUESTS, SEEN_WITHIN)?;
     load.stop()?.only(&[200]).map(|_| ())
+}
+
+/// Had Envoy and the sidecar lost sight of each other, the new Envoy would never learn who is revoked
+/// and refuse every token.
+fn envoy_alone(run: &Run<'_>) -> Result<()> {
+    run.project.order(&["restart", "envoy"])?;
+    run.project.until("a token to be accepted again", SEEN_WITHIN, || {
+        // Nobody listens at first.
+        Ok(run.get("/api/storage/17", "after-restart").is_ok_and(|answer| answer.status == 200))
+    })?;
+    run.project.healthy()?;
+    run.holds(r#"up{job="envoy"} == 1"#)?;
+    run.holds(r#"gateway_sidecar_connected{job="envoy"} == 1"#)
 }
 
 /// Limits are the filter's own: they hold while the sidecar is away.

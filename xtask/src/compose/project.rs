@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use test_harness::policy::{JWT_SECRET, JWT_VARIABLE, SYNC_TOKEN, SYNC_VARIABLE};
 use test_harness::wait;
 
-/// Ten containers on two busy cores; each health check is looked at every two seconds.
+/// Eleven containers on two busy cores; each health check is looked at every two seconds.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(120);
 /// Between two looks: each is a command or a request of its own, and the log is to stay readable.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -137,9 +137,9 @@ impl<'a> Project<'a> {
         Ok(said.trim().to_owned())
     }
 
-    /// Where a port of Envoy's namespace is published on this machine.
+    /// Where a port of the gateway's namespace is published on this machine.
     pub(super) fn published(&self, port: u16) -> Result<SocketAddr> {
-        let said = self.order(&["port", "envoy", &port.to_string()])?;
+        let said = self.order(&["port", "gateway", &port.to_string()])?;
         let outside = said.trim().rsplit(':').next().and_then(|digits| digits.parse().ok());
         let outside: u16 = outside.with_context(|| format!("port {port}: {said:?}"))?;
         Ok(SocketAddr::from(([127, 0, 0, 1], outside)))
