@@ -2,7 +2,7 @@
 
 use super::guard::Token;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -136,23 +136,44 @@ fn authority(url: &str) -> Result<String, String> {
     Ok(authority.to_owned())
 }
 
+/// The token of a file, which is made when it is not there: under another name first, so that it is
+/// never there without its token.
 fn admin_token(file: &Path) -> Result<Token, String> {
-    let say =
-        |error: &dyn std::fmt::Display| format!("--admin-token-file: {}: {error}", file.display());
-    let mut bytes = [0; TOKEN_BYTES];
-    getrandom::fill(&mut bytes).map_err(|error| say(&error))?;
-    let made: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut options = fs::OpenOptions::new();
-    match options.write(true).create_new(true).mode(0o600).open(file) {
-        Ok(mut new) => {
-            new.write_all(format!("{made}\n").as_bytes()).map_err(|error| say(&error))?;
-            Ok(Token::new(made.into_bytes()))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            token_of("--admin-token-file", file)
-        }
-        Err(error) => Err(say(&error)),
+    let made = match file.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => make_token(file),
+        Err(error) => Err(error),
+    };
+    made.map_err(|error| format!("--admin-token-file: {}: {error}", file.display()))?;
+    token_of("--admin-token-file", file)
+}
+
+fn make_token(file: &Path) -> io::Result<()> {
+    let directory = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let making = directory.join(format!(".{name}.{}", std::process::id()));
+    match fs::remove_file(&making) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let mut bytes = [0; TOKEN_BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut options = fs::OpenOptions::new();
+    let mut new = options.write(true).create_new(true).mode(0o600).open(&making)?;
+    new.write_all(format!("{text}\n").as_bytes())?;
+    new.sync_all()?;
+    // Unlike a rename, a link does not replace what another sidecar has made meanwhile.
+    let linked = match fs::hard_link(&making, file) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    };
+    fs::remove_file(&making)?;
+    linked?;
+    fs::File::open(directory)?.sync_all()
 }
 
 fn token_of(setting: &str, file: &Path) -> Result<Token, String> {
@@ -204,6 +225,36 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
         assert_eq!(first.envoy_admin, "127.0.0.1:9901");
         assert!(!format!("{first:?}").contains(text.trim()));
+    }
+
+    #[test]
+    fn a_token_file_never_is_there_without_its_token() {
+        let directory = Directory::new();
+        let file = directory.0.join("token");
+        // What one leaves that was killed while it made the file.
+        fs::write(directory.0.join(format!(".token.{}", std::process::id())), "ab").unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Every sight of the file, as one that is killed at that moment would leave it.
+            let looking = scope.spawn(|| {
+                let mut seen = Vec::new();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    seen.extend(fs::read_to_string(&file).map(|text| text.len()));
+                }
+                seen
+            });
+            for _ in 0..200 {
+                given(&directory).check().unwrap();
+                fs::remove_file(&file).unwrap();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            let seen = looking.join().unwrap();
+            assert!(seen.iter().all(|length| *length == 2 * TOKEN_BYTES + 1), "{seen:?}");
+        });
+        let data = directory.0.join("data");
+        let left: Vec<_> =
+            fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [data]);
     }
 
     #[test]
