@@ -82,3 +82,46 @@ impl Visit for Fields {
         self.0.insert(field.name().to_owned(), value.into());
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    //! The lines of this process, for tests that look for one of theirs.
+
+    use super::*;
+    use std::io;
+    use std::sync::{Mutex, Once};
+
+    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    struct Kept;
+
+    impl io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            LINES.lock().unwrap().push(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Keeps all lines from now on.
+    pub(crate) fn keep() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let subscriber = tracing_subscriber::fmt()
+                .with_writer(|| Kept)
+                .with_max_level(LevelFilter::INFO)
+                .event_format(Lines)
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+        });
+    }
+
+    /// The lines that were kept and have this text.
+    pub(crate) fn lines_with(text: &str) -> Vec<String> {
+        let lines = LINES.lock().unwrap();
+        lines.iter().filter(|line| line.contains(text)).cloned().collect()
+    }
+}

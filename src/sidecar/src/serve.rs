@@ -41,6 +41,7 @@ use health::Board;
 use problem::Problem;
 use replica::Replica;
 use settings::Settings;
+use state::Expiry;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,6 +61,7 @@ struct App {
     replica: Replica,
     files: Files,
     board: Board,
+    expiry: Expiry,
     in_flight: Semaphore,
     complaints: Complaints,
 }
@@ -76,6 +78,7 @@ impl App {
             replica,
             files: Files::new(settings.files_dir),
             board: Board::new(),
+            expiry: Expiry::default(),
             in_flight: Semaphore::new(guard::IN_FLIGHT_MAX),
             complaints: Complaints::default(),
         }

@@ -6,7 +6,7 @@ mod tests;
 
 use super::App;
 use super::body::{self, Fields};
-use super::guard::{RequestId, require_admin};
+use super::guard::{Named, RequestId, name, require_admin};
 use super::page::{Page, Query};
 use super::problem::{Problem, json_reply};
 use super::replica::Held;
@@ -14,7 +14,7 @@ use super::state::{Audit, answer, change, gone, shown};
 use super::{hex, moment};
 use crate::store::{About, ApiKey, Change};
 use axum::Extension;
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use policy::config::{Environment, Mistake};
@@ -58,7 +58,8 @@ pub(super) async fn post(
     let (secret, sha256) = secret()?;
     let about = About { entry, created: now, replaced: false };
     let key = ApiKey { sha256, about };
-    let handed = change(&app, move |app, held| {
+    let audit = Audit { id, what: "make-api-key", which: key.about.entry.id.clone() };
+    let handed = change(&app, audit, move |app, held| {
         taken(app)?;
         let entry = &key.about.entry;
         if held.keys().values().any(|other| other.about.entry.id == entry.id) {
@@ -72,9 +73,7 @@ pub(super) async fn post(
     .await?;
     let mut body = describe(&handed.planned);
     body.insert("secret".to_owned(), secret.into());
-    let which = handed.planned.entry.id.clone();
-    let audit = Audit { id: &id, what: "make-api-key", which: &which };
-    Ok(answer(&app, handed, audit, StatusCode::CREATED, body).await)
+    Ok(answer(&app, handed, StatusCode::CREATED, body).await)
 }
 
 /// Reads what a key shall be. The rules are those of the policy's own keys, and are asked there.
@@ -143,10 +142,11 @@ fn taken(app: &App) -> Result<(), Problem> {
 pub(super) async fn rotate(
     State(app): State<Arc<App>>,
     Extension(id): Extension<RequestId>,
-    Path(which): Path<String>,
+    which: Named,
     request: Request,
 ) -> Result<Response, Problem> {
     require_admin(&app, request.headers())?;
+    let which = name(which)?;
     let body = body::read(request.into_body(), BODY_MAX).await?;
     let overlap = if body.is_empty() {
         OVERLAP
@@ -157,18 +157,18 @@ pub(super) async fn rotate(
         overlap.unwrap_or(OVERLAP)
     };
     let (secret, sha256) = secret()?;
-    let (name, now) = (which.clone(), moment::now());
-    let handed = change(&app, move |app, held| {
+    let now = moment::now();
+    let audit = Audit { id, what: "rotate-api-key", which: which.clone() };
+    let handed = change(&app, audit, move |app, held| {
         taken(app)?;
-        plan_rotation(held, &name, sha256, overlap, now)
+        plan_rotation(held, &which, sha256, overlap, now)
     })
     .await?;
     let (about, old_until) = &handed.planned;
     let mut body = describe(about);
     body.insert("secret".to_owned(), secret.into());
     body.insert("old_until".to_owned(), shown(Some(*old_until)));
-    let audit = Audit { id: &id, what: "rotate-api-key", which: &which };
-    Ok(answer(&app, handed, audit, StatusCode::OK, body).await)
+    Ok(answer(&app, handed, StatusCode::OK, body).await)
 }
 
 /// A new secret in the place of the present one; the old ones stay good for the overlap at most.
@@ -214,18 +214,19 @@ pub(super) async fn delete(
     State(app): State<Arc<App>>,
     Extension(id): Extension<RequestId>,
     headers: HeaderMap,
-    Path(which): Path<String>,
+    which: Named,
 ) -> Result<Response, Problem> {
     require_admin(&app, &headers)?;
-    let name = which.clone();
-    let handed = change(&app, move |_, held| {
-        let of_id = held.keys().values().filter(|key| key.about.entry.id == name);
+    let which = name(which)?;
+    let body = gone(&which);
+    let audit = Audit { id, what: "delete-api-key", which: which.clone() };
+    let handed = change(&app, audit, move |_, held| {
+        let of_id = held.keys().values().filter(|key| key.about.entry.id == which);
         let changes: Vec<Change> = of_id.map(|key| Change::DropKey(key.sha256)).collect();
         if changes.is_empty() { Err(Problem::UnknownKey) } else { Ok((changes, ())) }
     })
     .await?;
-    let audit = Audit { id: &id, what: "delete-api-key", which: &which };
-    Ok(answer(&app, handed, audit, StatusCode::OK, gone(&which)).await)
+    Ok(answer(&app, handed, StatusCode::OK, body).await)
 }
 
 /// `GET /gateway/api-keys`: by id. Ids are identities: without the token they are masked, and only

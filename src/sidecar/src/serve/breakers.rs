@@ -3,12 +3,12 @@
 
 use super::App;
 use super::channel::{QueueFull, Taken};
-use super::guard::{RequestId, require_admin};
+use super::guard::{Named, RequestId, name, require_admin};
 use super::hear::{DONE_WITHIN, Heard, hear};
 use super::problem::{Problem, json_reply};
 use super::stats::Stats;
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use policy::sync::{Action, DoneOutcome};
@@ -34,10 +34,8 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Response, Proble
 }
 
 /// `GET /gateway/circuit-breakers/{service}`.
-pub(super) async fn one(
-    State(app): State<Arc<App>>,
-    Path(service): Path<String>,
-) -> Result<Response, Problem> {
+pub(super) async fn one(State(app): State<Arc<App>>, service: Named) -> Result<Response, Problem> {
+    let service = name(service)?;
     let stats = stats(&app).await?;
     if !services(&stats).contains(&service.as_str()) {
         return Err(Problem::UnknownBreaker(service));
@@ -50,13 +48,14 @@ pub(super) async fn reset(
     State(app): State<Arc<App>>,
     Extension(id): Extension<RequestId>,
     headers: HeaderMap,
-    Path(service): Path<String>,
+    service: Named,
 ) -> Result<Response, Problem> {
     require_admin(&app, &headers)?;
+    let service = name(service)?;
     if service.len() > SERVICE_MAX {
         return Err(Problem::UnknownBreaker(service.chars().take(SERVICE_MAX).collect()));
     }
-    let order = order(&app, &service);
+    let order = order(&app, &service, &id);
     match settle(&app, &service, order, &id, Instant::now() + DONE_WITHIN).await {
         Outcome::Done(DoneOutcome::Applied) => {
             let state = match stats(&app).await {
@@ -88,7 +87,8 @@ pub(super) async fn reset_all(
     require_admin(&app, &headers)?;
     let before = stats(&app).await?;
     let names = services(&before);
-    let orders: Vec<_> = names.iter().map(|service| (*service, order(&app, service))).collect();
+    let orders: Vec<_> =
+        names.iter().map(|service| (*service, order(&app, service, &id))).collect();
     let until = Instant::now() + DONE_WITHIN;
     let mut waits = false;
     let mut results = Vec::new();
@@ -138,30 +138,46 @@ enum Outcome {
     Stopping,
 }
 
-fn order(app: &App, service: &str) -> Result<Order, QueueFull> {
+/// Puts the command into the queue and writes the audit line, whether or not anybody waits for what
+/// becomes of it.
+fn order(app: &App, service: &str, id: &RequestId) -> Result<Order, QueueFull> {
     let connected = app.channel.status().connected;
     let taken = app.channel.put(Action::ResetBreaker { service: service.to_owned() })?;
+    audit(id, service, taken.id, "ordered");
     Ok(Order { taken, connected })
 }
 
-/// Waits for the filter where there is one, and writes the audit line.
+fn audit(RequestId(request_id): &RequestId, service: &str, command: u64, outcome: &str) {
+    info!(
+        audit = true,
+        request_id,
+        who = "admin-token",
+        what = "reset-breaker",
+        service,
+        command,
+        outcome,
+        "change ordered"
+    );
+}
+
+/// Waits for the filter where there is one, and writes what came of it beside the audit line.
 async fn settle(
     app: &App,
     service: &str,
     order: Result<Order, QueueFull>,
-    RequestId(request_id): &RequestId,
+    id: &RequestId,
     until: Instant,
 ) -> Outcome {
     let (command, outcome) = match order {
         Err(QueueFull) => (0, Outcome::Full),
-        Ok(Order { taken: Taken { id, done }, connected }) => {
+        Ok(Order { taken: Taken { id: command, done }, connected }) => {
             let done = async { done.await.ok() };
             let outcome = match hear(&app.channel, connected, done, until).await {
                 Heard::Done(done) => Outcome::Done(done),
-                Heard::Waits(reason) => Outcome::Waits(id, reason),
+                Heard::Waits(reason) => Outcome::Waits(command, reason),
                 Heard::Stopping => Outcome::Stopping,
             };
-            (id, outcome)
+            (command, outcome)
         }
     };
     let said = match &outcome {
@@ -172,16 +188,7 @@ async fn settle(
         Outcome::Full => "refused: queue full",
         Outcome::Stopping => "unknown: the sidecar stops",
     };
-    info!(
-        audit = true,
-        request_id,
-        who = "admin-token",
-        what = "reset-breaker",
-        service,
-        command,
-        outcome = said,
-        "change ordered"
-    );
+    audit(id, service, command, said);
     outcome
 }
 

@@ -141,24 +141,25 @@ impl Channel {
         Self { state, changed: watch::Sender::new(0), started: Instant::now() }
     }
 
-    /// There is more state: held polls are answered at once. A position that is passed already
-    /// changes nothing.
-    pub(crate) fn offer(&self, ours: Position) {
+    /// There is more state: held polls are answered at once. `ours` says how far the state has come;
+    /// it is asked while nobody else is, so that no answer replaces a later one.
+    pub(crate) fn offer(&self, ours: impl FnOnce() -> Position) {
         let mut state = self.lock();
-        if state.ours.number < ours.number {
+        let ours = ours();
+        if state.ours != ours {
             state.ours = ours;
             drop(state);
             self.wake();
         }
     }
 
-    /// Waits until the present filter has the state at `position`; `None` when the sidecar stops.
-    pub(crate) async fn received(&self, position: &Position) -> Option<()> {
+    /// Waits until the present filter has the state up to `number`; `None` when the sidecar stops.
+    pub(crate) async fn received(&self, number: u64) -> Option<()> {
         let mut changed = self.changed.subscribe();
         loop {
             {
                 let state = self.lock();
-                if state.theirs.store == position.store && state.theirs.number >= position.number {
+                if state.theirs.store == state.ours.store && state.theirs.number >= number {
                     return Some(());
                 }
                 if state.stopping {

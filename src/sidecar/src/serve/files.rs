@@ -14,7 +14,7 @@ use policy::replica::files::{self, BYTES_MAX, FILES_MAX};
 use policy::sync::Position;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -104,36 +104,28 @@ impl Files {
         told.map(|(path, why)| format!("{path}: {why}")).collect()
     }
 
-    /// Looks at every wanted file, and hands over what changed. Blocks.
+    /// Looks at every wanted file, and hands over what changed. Blocks, and nobody else meanwhile:
+    /// what is known is locked neither for the disk nor for the store.
     ///
     /// # Errors
     /// When the store failed; everything is looked at again next time.
-    pub(super) fn pass(&self, replica: &Replica, now: Instant) -> Result<Position, StoreError> {
+    pub(super) fn pass(&self, replica: &Replica, now: Instant) -> Result<(), StoreError> {
         let (paths, follows) = self.still_wanted(now);
-        let mut known = lock(&self.known);
-        known.retain(|path, _| paths.contains(path));
-        let mut read = Vec::new();
-        for path in &paths {
-            let known = known.entry(path.clone()).or_default();
-            match look(&self.directory, Path::new(path), known.stamp.as_ref()) {
-                Ok(found) => {
-                    if known.trouble.take().is_some() {
-                        info!(path, "a file that the policy names can be read again");
-                    }
-                    read.extend(found.map(|(stamp, bytes)| (path.clone(), stamp, bytes)));
-                }
-                Err(why) => known.complain(path, why, now),
-            }
+        let stamps = self.stamps(&paths);
+        let looks: Vec<_> = stamps
+            .into_iter()
+            .map(|(path, stamp)| {
+                let found = look(&self.directory, Path::new(path), stamp.as_ref());
+                (path, found)
+            })
+            .collect();
+        let read = self.judge(looks, now);
+        let gone = |held: &Held| held.files().keys().any(|path| !paths.contains(path));
+        if read.is_empty() && !gone(&replica.held()) {
+            return Ok(());
         }
-        let ((), position) = replica.change(|held| {
-            let mut changes: Vec<Change> = read
-                .iter()
-                .filter(|(path, _, bytes)| held.files().get(path) != Some(bytes))
-                .map(|(path, _, bytes)| Change::File(path.clone(), Some(bytes.clone())))
-                .collect();
-            let gone = held.files().keys().filter(|path| !paths.contains(path));
-            changes.extend(gone.map(|path| Change::File(path.clone(), None)));
-            changes.retain(|change| !(follows && would_lose(held, change, &paths, &read)));
+        replica.change(|held| {
+            let changes = changes(held, &paths, &read, follows);
             for change in &changes {
                 if let Change::File(path, Some(_)) = change {
                     info!(path, "a file that the policy names was read, and is handed over");
@@ -141,16 +133,46 @@ impl Files {
             }
             Ok::<_, StoreError>((changes, ()))
         })?;
+        // What was held back is read again, and so is what may still be changing.
         let held = replica.held();
-        for (path, stamp, bytes) in read {
-            // What was held back is read again, and so is what may still be changing.
-            if held.files().get(&path) == Some(&bytes)
-                && let Some(known) = known.get_mut(&path)
-            {
+        let handed =
+            read.into_iter().filter(|(path, _, bytes)| held.files().get(path) == Some(bytes));
+        let stamps: Vec<_> = handed.map(|(path, stamp, _)| (path, stamp)).collect();
+        drop(held);
+        let mut known = lock(&self.known);
+        for (path, stamp) in stamps {
+            if let Some(known) = known.get_mut(&path) {
                 known.stamp = stamp;
             }
         }
-        Ok(position)
+        Ok(())
+    }
+
+    /// What each file was like when it was last read. What is known of others is forgotten.
+    fn stamps<'a>(&self, paths: &'a [String]) -> Vec<(&'a str, Option<Stamp>)> {
+        let mut known = lock(&self.known);
+        known.retain(|path, _| paths.contains(path));
+        let stamp = |path: &String| known.get(path).and_then(|known| known.stamp.clone());
+        paths.iter().map(|path| (path.as_str(), stamp(path))).collect()
+    }
+
+    /// Takes note of what is wrong and what no longer is; gives what was read.
+    fn judge(&self, looks: Vec<(&str, Result<Found, String>)>, now: Instant) -> Vec<Read> {
+        let mut all = lock(&self.known);
+        let mut read = Vec::new();
+        for (path, found) in looks {
+            let known = all.entry(path.to_owned()).or_default();
+            match found {
+                Ok(found) => {
+                    if known.trouble.take().is_some() {
+                        info!(path, "a file that the policy names can be read again");
+                    }
+                    read.extend(found.map(|(stamp, bytes)| (path.to_owned(), stamp, bytes)));
+                }
+                Err(why) => known.complain(path, why, now),
+            }
+        }
+        read
     }
 
     fn still_wanted(&self, now: Instant) -> (Vec<String>, bool) {
@@ -174,15 +196,23 @@ impl Known {
     }
 }
 
+/// What is to be handed over.
+fn changes(held: &Held, paths: &[String], read: &[Read], follows: bool) -> Vec<Change> {
+    let mut changes: Vec<Change> = read
+        .iter()
+        .filter(|(path, _, bytes)| held.files().get(path) != Some(bytes))
+        .map(|(path, _, bytes)| Change::File(path.clone(), Some(bytes.clone())))
+        .collect();
+    let gone = held.files().keys().filter(|path| !paths.contains(path));
+    changes.extend(gone.map(|path| Change::File(path.clone(), None)));
+    changes.retain(|change| !(follows && would_lose(held, change, paths, read)));
+    changes
+}
+
 /// Whether a change would take another file from a filter that may still have it from before the
 /// sidecar was started: both stand in one bucket, nothing of that bucket was handed over since the
 /// start, and the other cannot be read.
-fn would_lose(
-    held: &Held,
-    change: &Change,
-    paths: &[String],
-    read: &[(String, Option<Stamp>, Secret)],
-) -> bool {
+fn would_lose(held: &Held, change: &Change, paths: &[String], read: &[Read]) -> bool {
     let bucket = change.bucket();
     let in_bucket = |path: &&String| files::bucket(path) == bucket;
     held.is_unknown(bucket)
@@ -192,6 +222,8 @@ fn would_lose(
 /// What a look at a file found: `None` when it is as it was. The stamp is `None` while the file may
 /// change without its stamp showing it.
 type Found = Option<(Option<Stamp>, Secret)>;
+/// A file that was read: its path, and what was found.
+type Read = (String, Option<Stamp>, Secret);
 
 /// Looks at one file.
 fn look(directory: &Path, path: &Path, known: Option<&Stamp>) -> Result<Found, String> {
@@ -272,7 +304,7 @@ pub(super) fn start(app: &Arc<App>) {
                 looking.files.pass(&looking.replica, Instant::now())
             });
             match passed.await {
-                Ok(Ok(position)) => app.channel.offer(position),
+                Ok(Ok(())) => app.channel.offer(|| app.replica.position()),
                 Ok(Err(error)) => app.complaints.say(|| error!(%error, "the store failed")),
                 Err(error) => app.complaints.say(|| error!(%error, "looking at files broke off")),
             }

@@ -2,7 +2,8 @@
 
 use super::App;
 use super::problem::{Problem, Realm};
-use axum::extract::{Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -166,4 +167,12 @@ fn is_local(own: IpAddr, uri: &Uri, headers: &HeaderMap) -> bool {
 /// Refuses requests without the administrator's token.
 pub(super) fn require_admin(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     if app.admin_token.is_in(headers) { Ok(()) } else { Err(Problem::Unauthorized(Realm::Admin)) }
+}
+
+/// A name in a path, as far as it can be read: handlers look at it after the token.
+pub(super) type Named = Result<Path<String>, PathRejection>;
+
+/// The name. Nothing has one that is no text.
+pub(super) fn name(named: Named) -> Result<String, Problem> {
+    named.map(|Path(name)| name).map_err(|_| Problem::NotFound)
 }

@@ -5,15 +5,15 @@ mod tests;
 
 use super::App;
 use super::body::{self, Fields};
-use super::guard::{RequestId, require_admin};
+use super::guard::{Named, RequestId, name, require_admin};
 use super::page::{Page, Query};
 use super::problem::{Problem, json_reply};
-use super::replica::Held;
+use super::replica::{Held, Replica};
 use super::state::{Audit, answer, change, expired, gone, shown};
 use super::{hex, moment};
-use crate::store::{Change, Revocation, Store, kind_name};
+use crate::store::{Change, Revocation, kind_name};
 use axum::Extension;
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use policy::replica::revocations::{Kind, Print};
@@ -55,30 +55,34 @@ pub(super) async fn post(
             list.into_iter().map(|one| wanted(one, now)).collect::<Result<_, _>>()?
         }
     };
-    let handed = change(&app, move |app, held| {
+    let keys = app.replica.keys();
+    let which = match wanted.as_slice() {
+        [one] if !many => hex::print(&one.print(keys)),
+        all => format!("{} revocations", all.len()),
+    };
+    let audit = Audit { id, what: "revoke", which };
+    let handed = change(&app, audit, move |app, held| {
         let max = revocations_max(app)?;
-        plan(&wanted, held, app.replica.keys(), app.replica.store(), max, now)
+        plan(&wanted, held, &app.replica, max, now.min(app.expiry.agreed()))
     })
     .await?;
-    let (body, which) = match handed.planned.as_slice() {
+    let body = match handed.planned.as_slice() {
         [(print, one)] if !many => {
             let mut body = describe(print, one);
             if one.expires.is_none() {
                 body.insert("stays".to_owned(), "until it is deleted".into());
             }
-            (body, hex::print(print))
+            body
         }
         all => {
             let ids: Vec<Value> = all.iter().map(|(print, _)| hex::print(print).into()).collect();
-            let which = format!("{} revocations", ids.len());
             let mut body = Map::new();
             body.insert("count".to_owned(), ids.len().into());
             body.insert("ids".to_owned(), ids.into());
-            (body, which)
+            body
         }
     };
-    let audit = Audit { id: &id, what: "revoke", which: &which };
-    Ok(answer(&app, handed, audit, StatusCode::OK, body).await)
+    Ok(answer(&app, handed, StatusCode::OK, body).await)
 }
 
 /// Reads one revocation.
@@ -133,8 +137,7 @@ type Planned = (Vec<Change>, Vec<(Print, Revocation)>);
 fn plan(
     wanted: &[Revocation],
     held: &Held,
-    keys: [u64; 2],
-    store: &dyn Store,
+    replica: &Replica,
     max: usize,
     now: u64,
 ) -> Result<Planned, Problem> {
@@ -143,11 +146,11 @@ fn plan(
     let mut puts = BTreeMap::new();
     let mut new = 0_usize;
     for one in wanted {
-        let print = one.print(keys);
+        let print = one.print(replica.keys());
         prints.push(print);
         let there = match after.get(&print) {
             Some(there) => Some(there.clone()),
-            None if held.revocations().contains_key(&print) => store.revocation(&print)?,
+            None if held.revocations().contains_key(&print) => replica.revocation(&print)?,
             None => None,
         };
         let merged = match &there {
@@ -203,9 +206,8 @@ pub(super) async fn list(
     let with_names = app.admin_token.is_in(&headers);
     let looking = Arc::clone(&app);
     let limit = query.limit.saturating_add(1);
-    let read = tokio::task::spawn_blocking(move || {
-        looking.replica.store().revocations(after.as_ref(), limit)
-    });
+    let read =
+        tokio::task::spawn_blocking(move || looking.replica.revocations(after.as_ref(), limit));
     let mut page = read.await.map_err(|_| Problem::Store)??;
     let more = page.len() > query.limit;
     page.truncate(query.limit);
@@ -227,17 +229,19 @@ pub(super) async fn delete(
     State(app): State<Arc<App>>,
     Extension(id): Extension<RequestId>,
     headers: HeaderMap,
-    Path(which): Path<String>,
+    which: Named,
 ) -> Result<Response, Problem> {
     require_admin(&app, &headers)?;
+    let which = name(which)?;
     let print = hex::read::<16>(&which).ok_or(Problem::UnknownRevocation)?;
-    let handed = change(&app, move |_, held| match held.revocations().contains_key(&print) {
-        true => Ok((vec![Change::DropRevocation(print)], ())),
-        false => Err(Problem::UnknownRevocation),
-    })
-    .await?;
-    let audit = Audit { id: &id, what: "take-back-revocation", which: &which };
-    Ok(answer(&app, handed, audit, StatusCode::OK, gone(&which)).await)
+    let audit = Audit { id, what: "take-back-revocation", which: which.clone() };
+    let handed =
+        change(&app, audit, move |_, held| match held.revocations().contains_key(&print) {
+            true => Ok((vec![Change::DropRevocation(print)], ())),
+            false => Err(Problem::UnknownRevocation),
+        })
+        .await?;
+    Ok(answer(&app, handed, StatusCode::OK, gone(&which)).await)
 }
 
 /// A revocation as it is shown.

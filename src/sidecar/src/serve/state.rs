@@ -1,6 +1,9 @@
 //! What the calls that change state have in common: a change is planned and made durable away from
 //! the threads that serve, handed to the filter, and answered when the filter has it.
 
+#[cfg(test)]
+mod tests;
+
 use super::App;
 use super::guard::RequestId;
 use super::hear::{DONE_WITHIN, Heard, hear};
@@ -13,6 +16,7 @@ use axum::response::Response;
 use policy::sync::Position;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
@@ -35,54 +39,78 @@ impl From<StoreError> for Problem {
 pub(super) struct Handed<T> {
     /// What the plan gave.
     pub(super) planned: T,
-    position: Position,
+    number: u64,
     connected: bool,
     begun: Instant,
+    audit: Audit,
+}
+
+/// What an audit line says.
+#[derive(Clone, Debug)]
+pub(super) struct Audit {
+    /// The request.
+    pub(super) id: RequestId,
+    /// What was done.
+    pub(super) what: &'static str,
+    /// To what; never a secret, and nobody's name.
+    pub(super) which: String,
+}
+
+impl Audit {
+    fn say(&self, number: u64, outcome: &str) {
+        info!(
+            audit = true,
+            request_id = self.id.0,
+            who = "admin-token",
+            what = self.what,
+            which = self.which,
+            number,
+            outcome,
+            "state changed"
+        );
+    }
 }
 
 /// Plans a change and makes it durable; see [`super::replica::Replica::change`]. It goes on when
-/// whoever asked has gone.
+/// whoever asked has gone, and so does the audit line.
 pub(super) async fn change<T: Send + 'static>(
     app: &Arc<App>,
+    audit: Audit,
     plan: impl FnOnce(&App, &Held) -> Result<(Vec<Change>, T), Problem> + Send + 'static,
 ) -> Result<Handed<T>, Problem> {
     let begun = Instant::now();
-    let changing = Arc::clone(app);
-    let changed = tokio::task::spawn_blocking(move || {
-        let changed = changing.replica.change(|held| plan(&changing, held));
-        let connected = changing.channel.status().connected;
-        if let Ok((_, position)) = &changed {
-            changing.channel.offer(position.clone());
-        }
-        changed.map(|(planned, position)| Handed { planned, position, connected, begun })
-    });
-    changed.await.map_err(|error| {
+    durably(app, move |app| {
+        let (planned, Position { number, .. }) = app.replica.change(|held| plan(app, held))?;
+        audit.say(number, "durable");
+        let connected = app.channel.status().connected;
+        app.channel.offer(|| app.replica.position());
+        Ok(Handed { planned, number, connected, begun, audit })
+    })
+    .await
+}
+
+/// Does work that blocks to its end, whoever waits for it.
+async fn durably<T: Send + 'static>(
+    app: &Arc<App>,
+    work: impl FnOnce(&App) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let working = Arc::clone(app);
+    let done = tokio::task::spawn_blocking(move || work(&working));
+    done.await.map_err(|error| {
         error!(%error, "a change broke off");
         Problem::Store
     })?
 }
 
-/// What an audit line says.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Audit<'a> {
-    /// The request.
-    pub(super) id: &'a RequestId,
-    /// What was done.
-    pub(super) what: &'static str,
-    /// To what; never a secret, and nobody's name.
-    pub(super) which: &'a str,
-}
-
-/// Waits for the filter, writes the audit line and answers: `done` when it is in force, else 202
-/// with the reason.
+/// Waits for the filter, writes what came of it beside the audit line, and answers: `done` when it is
+/// in force, else 202 with the reason.
 pub(super) async fn answer<T>(
     app: &App,
     handed: Handed<T>,
-    audit: Audit<'_>,
     done: StatusCode,
     mut body: Map<String, Value>,
 ) -> Response {
-    let received = app.channel.received(&handed.position);
+    let received = app.channel.received(handed.number);
     let until = handed.begun + DONE_WITHIN;
     let heard = hear(&app.channel, handed.connected, received, until).await;
     let (status, reason) = match heard {
@@ -90,18 +118,9 @@ pub(super) async fn answer<T>(
         Heard::Waits(reason) => (StatusCode::ACCEPTED, Some(reason)),
         Heard::Stopping => (StatusCode::ACCEPTED, Some("the sidecar stops: applied when it runs")),
     };
-    info!(
-        audit = true,
-        request_id = audit.id.0,
-        who = "admin-token",
-        what = audit.what,
-        which = audit.which,
-        number = handed.position.number,
-        outcome = reason.unwrap_or("applied"),
-        "state changed"
-    );
+    handed.audit.say(handed.number, reason.unwrap_or("applied"));
     let micros = u64::try_from(handed.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    debug!(request_id = audit.id.0, micros, "from the order until it was in force");
+    debug!(request_id = handed.audit.id.0, micros, "from the order until it was in force");
     body.insert("in_force".to_owned(), reason.is_none().into());
     if let Some(reason) = reason {
         body.insert("reason".to_owned(), reason.into());
@@ -135,6 +154,29 @@ pub(super) fn expired(held: &Held, now: u64) -> Vec<Change> {
     revocations.chain(keys).collect()
 }
 
+/// Up to when what has expired may be forgotten. A clock that runs ahead for a moment must not cost a
+/// revocation, which nothing brings back: so two looks, one interval apart, must agree. That it stays
+/// in the store meanwhile changes nothing, because filters go by its time.
+#[derive(Debug, Default)]
+pub(super) struct Expiry {
+    /// When it was last looked, by the clock that may run ahead; 0 before.
+    last: AtomicU64,
+    agreed: AtomicU64,
+}
+
+impl Expiry {
+    /// Takes note of a look. To be called once in each interval.
+    fn look(&self, now: u64) {
+        let last = self.last.swap(now, Ordering::Relaxed);
+        self.agreed.store(last.min(now), Ordering::Relaxed);
+    }
+
+    /// What expired before this is gone for good.
+    pub(super) fn agreed(&self) -> u64 {
+        self.agreed.load(Ordering::Relaxed)
+    }
+}
+
 /// Drops what has expired, now and then, for as long as the process runs; and looks whether a store
 /// that failed works again.
 pub(super) fn start(app: &Arc<App>) {
@@ -144,36 +186,42 @@ pub(super) fn start(app: &Arc<App>) {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if app.replica.trouble().is_some() {
-                recover(&app).await;
-            }
-            expire(&app, moment::now()).await;
+            tick(&app, moment::now()).await;
         }
     });
 }
 
-/// Tries a store again that has failed. The log has said what failed; health says whether it still
-/// does.
-async fn recover(app: &Arc<App>) {
-    let recovering = Arc::clone(app);
-    let recovered = tokio::task::spawn_blocking(move || recovering.replica.recover()).await;
-    if let Ok(Ok(position)) = recovered {
-        app.channel.offer(position);
+async fn tick(app: &Arc<App>, now: u64) {
+    app.expiry.look(now);
+    if app.replica.trouble().is_none() {
+        expire(app, app.expiry.agreed()).await;
+        return;
+    }
+    // The log has said what failed; health says whether it still does.
+    let recovered = durably(app, |app| {
+        app.replica.recover()?;
+        app.channel.offer(|| app.replica.position());
+        Ok(())
+    });
+    if recovered.await.is_ok() {
+        info!("the store works again");
     }
 }
 
 /// Drops everything that has expired. What fails is tried again next time; the log has said it.
 pub(super) async fn expire(app: &Arc<App>, now: u64) {
     loop {
-        let dropped = change(app, move |_, held| {
-            let changes = expired(held, now);
-            let count = changes.len();
-            Ok((changes, count))
+        let dropped = durably(app, move |app| {
+            let (count, _) = app.replica.change(|held| {
+                let changes = expired(held, now);
+                let count = changes.len();
+                Ok::<_, Problem>((changes, count))
+            })?;
+            app.channel.offer(|| app.replica.position());
+            Ok(count)
         });
         match dropped.await {
-            Ok(handed) if handed.planned > 0 => {
-                info!(count = handed.planned, "expired entries dropped");
-            }
+            Ok(count) if count > 0 => info!(count, "expired entries dropped"),
             _ => return,
         }
     }

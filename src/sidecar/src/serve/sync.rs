@@ -8,7 +8,7 @@ use super::problem::{Problem, Realm, json_reply};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use policy::sync::{Answer, Fetch, PROTOCOL, Poll};
+use policy::sync::{Answer, Fetch, PROTOCOL, Poll, Position};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) async fn sync(
     request: Request,
 ) -> Result<Response, Problem> {
     let poll: Poll = message(&app, request).await?;
-    check_instance(&poll.instance)?;
+    meet(&app, &poll.instance, &poll.state)?;
     app.files.want(&poll.wants.files, &poll.state, app.replica.position());
     let wait = Duration::from_millis(poll.wait_ms.into()).min(WAIT_MAX);
     let (commands, state) = app.channel.poll(poll, wait).await;
@@ -47,7 +47,7 @@ pub(super) async fn state(
     request: Request,
 ) -> Result<Response, Problem> {
     let fetch: Fetch = message(&app, request).await?;
-    check_instance(&fetch.instance)?;
+    meet(&app, &fetch.instance, &fetch.state)?;
     let batch = app.replica.batch(&fetch.state);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
@@ -79,8 +79,11 @@ async fn message<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, 
     serde_json::from_slice(&body).map_err(malformed)
 }
 
-fn check_instance(instance: &str) -> Result<(), Problem> {
+/// Checks the name of the filter, and that it can have what it says.
+fn meet(app: &App, instance: &str, theirs: &Position) -> Result<(), Problem> {
     if (1..=INSTANCE_MAX).contains(&instance.len()) {
+        app.replica.meet(instance, theirs);
+        app.channel.offer(|| app.replica.position());
         return Ok(());
     }
     Err(Problem::BadRequest(format!("instance: has 1 to {INSTANCE_MAX} characters.")))

@@ -4,7 +4,7 @@ use super::*;
 use crate::store::memory::Memory;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use policy::replica::batch::{Batch, End};
+use policy::replica::batch::{Batch, Begin, End};
 use policy::store::{Store as SharedStore, StoreError as SharedError, Swap, Versioned};
 use policy::sync::{Answer, MARKER};
 use serde_json::{Value, json};
@@ -284,6 +284,37 @@ async fn changes_need_the_right_token_exactly_once() {
     twice.headers_mut().append("authorization", "Bearer x".parse().unwrap());
     expect(send(&app, twice).await, 401, Some("admin-token-required"));
     assert_eq!(app.channel.status().pending, 0);
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_text_is_a_problem_and_the_token_comes_first() {
+    let app = app("127.0.0.1:9902", envoy(STATS).await);
+    for line in [
+        "POST /gateway/circuit-breakers/%FF/reset",
+        "DELETE /gateway/revocations/%FF",
+        "DELETE /gateway/api-keys/%FF",
+        "POST /gateway/api-keys/%FF/rotate",
+    ] {
+        expect(send(&app, request(line, None, "")).await, 401, Some("admin-token-required"));
+        expect(send(&app, request(line, Some(ADMIN), "")).await, 404, Some("not-found"));
+    }
+    let open = send(&app, request("GET /gateway/circuit-breakers/%FF", None, "")).await;
+    expect(open, 404, Some("not-found"));
+}
+
+#[tokio::test]
+async fn a_filter_that_is_ahead_of_a_restored_store_is_handed_everything() {
+    let app = app("127.0.0.1:9902", nobody().await);
+    let ahead = json!({"store": "00000000000000ab", "number": 1});
+    // The restored store comes to the number that the filter has from before.
+    let post = request("POST /gateway/revocations", Some(ADMIN), r#"{"jti": "a"}"#);
+    expect(send(&app, post).await, 202, None);
+    let poll = poll(&json!([])).replace("\"number\":0", "\"number\":1");
+    let answer = expect(send(&app, request("POST /sync", Some(SYNC), &poll)).await, 200, None);
+    assert_ne!(answer["state"], ahead);
+    let batch = fetch(&app, &ahead).await;
+    assert_eq!((batch.begin, batch.buckets.len()), (Begin::Afresh, 1));
+    assert_eq!(answer["state"], json!(policy::sync::Position::of(batch.store, batch.number)));
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ pub(crate) struct Memory {
     inner: Mutex<Inner>,
     /// Refuses every call.
     pub(crate) broken: AtomicBool,
+    /// Refuses changes; can be read.
+    pub(crate) read_only: AtomicBool,
     /// Makes changes durable, and then says that it has not.
     pub(crate) lying: AtomicBool,
 }
@@ -54,6 +56,9 @@ impl Store for Memory {
 
     fn commit(&self, changes: &[Change], touched: &[Bucket]) -> Result<u64, StoreError> {
         self.check()?;
+        if self.read_only.load(Ordering::Relaxed) {
+            return Err(StoreError::Failed("the disk is full".into()));
+        }
         let mut inner = self.inner.lock().unwrap();
         for change in changes {
             match change.clone() {
@@ -84,6 +89,7 @@ impl Store for Memory {
     }
 
     fn revocation(&self, print: &Print) -> Result<Option<Revocation>, StoreError> {
+        self.check()?;
         Ok(self.inner.lock().unwrap().revocations.get(print).cloned())
     }
 
@@ -92,6 +98,7 @@ impl Store for Memory {
         after: Option<&Print>,
         limit: usize,
     ) -> Result<Vec<(Print, Revocation)>, StoreError> {
+        self.check()?;
         let inner = self.inner.lock().unwrap();
         let from = after.map_or(Unbounded, |after| Excluded(*after));
         let page = inner.revocations.range((from, Unbounded)).take(limit);

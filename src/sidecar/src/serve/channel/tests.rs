@@ -177,7 +177,7 @@ async fn told(channel: &Channel, has: Position) -> (u64, Duration) {
 #[tokio::test(start_paused = true)]
 async fn a_filter_that_lacks_state_hears_of_it_at_once_but_does_not_spin() {
     let channel = new();
-    channel.offer(position(3));
+    channel.offer(|| position(3));
     assert_eq!(told(&channel, position(1)).await, (3, Duration::ZERO));
     let (number, span) = told(&channel, position(1)).await;
     assert_eq!(number, 3);
@@ -195,25 +195,27 @@ async fn the_filters_position_is_the_receipt() {
     let other = Arc::clone(&channel);
     let polling = tokio::spawn(async move { told(&other, position(0)).await });
     tokio::task::yield_now().await;
-    channel.offer(position(2));
+    channel.offer(|| position(2));
     assert_eq!(polling.await.unwrap(), (2, Duration::ZERO));
     let other = Arc::clone(&channel);
-    let waiting = tokio::spawn(async move { other.received(&position(2)).await });
+    let waiting = tokio::spawn(async move { other.received(2).await });
     tokio::time::timeout(WAIT, told(&channel, position(1))).await.unwrap();
     assert!(!waiting.is_finished());
     told(&channel, position(2)).await;
     assert_eq!(waiting.await.unwrap(), Some(()));
-    // Of another store, or past it.
-    let elsewhere = Position { store: "cd".into(), number: 1 };
     channel.stop();
-    assert_eq!(channel.received(&elsewhere).await, None);
-    assert_eq!(channel.received(&position(1)).await, Some(()));
+    assert_eq!(channel.received(1).await, Some(()), "past it");
+    assert_eq!(channel.received(3).await, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_offer_that_comes_late_takes_nothing_back() {
+async fn a_position_in_another_store_is_no_receipt() {
     let channel = new();
-    channel.offer(position(5));
-    channel.offer(position(4));
-    assert_eq!(told(&channel, position(4)).await.0, 5);
+    channel.offer(|| position(5));
+    channel.offer(|| Position { store: "cd".into(), number: 4 });
+    assert_eq!(told(&channel, position(4)).await, (4, Duration::ZERO));
+    let received = tokio::time::timeout(WAIT, channel.received(4)).await;
+    assert!(received.is_err(), "{received:?}");
+    told(&channel, Position { store: "cd".into(), number: 4 }).await;
+    assert_eq!(channel.received(4).await, Some(()));
 }

@@ -176,6 +176,52 @@ fn a_restarted_sidecar_does_not_take_a_file_that_it_cannot_read_from_a_filter() 
     assert_eq!(pass(&files, &after, now), [(place.path(&twin), "two".to_owned())]);
 }
 
+#[test]
+fn looking_at_files_that_have_not_changed_leaves_the_store_alone() {
+    let (place, store, now) = (Place::new(), Arc::<Memory>::default(), Instant::now());
+    let replica = replica(&store);
+    let broken = |is: bool| store.broken.store(is, std::sync::atomic::Ordering::Relaxed);
+    let nothing = place.files(&[]);
+    broken(true);
+    replica.revocations(None, 1).unwrap_err();
+    nothing.pass(&replica, now).unwrap();
+    broken(false);
+    assert!(replica.trouble().is_some(), "whether it works again is not found out here");
+    replica.recover().unwrap();
+    fs::write(place.inside("a"), "one").unwrap();
+    let files = place.files(&["a"]);
+    pass(&files, &replica, now);
+    assert_eq!(replica.held().files().len(), 1);
+    fs::remove_file(place.inside("a")).unwrap();
+    broken(true);
+    replica.revocations(None, 1).unwrap_err();
+    files.pass(&replica, now).unwrap();
+}
+
+#[test]
+fn what_is_known_of_files_can_be_asked_while_the_store_is_slow() {
+    let (place, replica, now) = (Place::new(), replica(&Arc::default()), Instant::now());
+    fs::write(place.inside("a"), "one").unwrap();
+    let files = place.files(&["a", "missing"]);
+    std::thread::scope(|scope| {
+        let held = replica.held();
+        // It waits for the change, until `held` is let go.
+        let passing = scope.spawn(|| files.pass(&replica, now));
+        let asked = scope.spawn(|| {
+            let until = Instant::now() + Duration::from_secs(20);
+            while files.trouble().is_empty() && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            files.trouble().len()
+        });
+        assert_eq!(asked.join().unwrap(), 1);
+        assert!(!passing.is_finished());
+        drop(held);
+        passing.join().unwrap().unwrap();
+    });
+    assert_eq!(replica.held().files().len(), 1);
+}
+
 /// Looks again and again at what a filter was handed, until it is as wanted.
 async fn handed(copied: &Mutex<Copied>, path: &str, wanted: &str) {
     let arrived = async {

@@ -177,6 +177,91 @@ fn another_store_and_a_filter_that_is_ahead_begin_afresh() {
     }
 }
 
+/// A backup of a store, put in its place: numbers up to `number`, of another history.
+fn backup(number: u64) -> Replica {
+    let store = Arc::<Memory>::default();
+    let before = load(&store);
+    for index in 0..number {
+        make(&before, vec![put(&before, &format!("b-{index}"))]);
+    }
+    load(&store)
+}
+
+#[test]
+fn an_older_copy_of_the_store_is_not_taken_for_what_the_filter_has() {
+    let replica = new();
+    for index in 0..7 {
+        make(&replica, vec![put(&replica, &format!("a-{index}"))]);
+    }
+    let mut copy = Copy::default();
+    copy.follow(&replica);
+    let replica = backup(4);
+    // It comes to the filter's number, and beyond, before the filter is seen.
+    for number in 4..9 {
+        make(&replica, vec![put(&replica, &format!("c-{number}"))]);
+    }
+    replica.meet("filter", &copy.has);
+    assert_ne!(copy.has.store, replica.position().store, "a poll is answered at once");
+    let afresh = copy.afresh;
+    copy.follow(&replica);
+    assert_eq!(copy.afresh, afresh + 1);
+    let mut other = Copy::default();
+    other.follow(&replica);
+    assert_eq!(copy.buckets, other.buckets);
+    // Once is enough.
+    replica.meet("filter", &copy.has);
+    make(&replica, vec![put(&replica, "d")]);
+    copy.follow(&replica);
+    replica.meet("filter", &copy.has);
+    copy.follow(&replica);
+    assert_eq!(copy.afresh, afresh + 1);
+    // Another filter with the old history is known for what it is, too.
+    let late = Position { store: "00000000000000ab".into(), number: 7 };
+    replica.meet("late", &late);
+    assert_eq!(replica.batch(&late).begin, Begin::Afresh);
+    assert_eq!(copy.has.store, replica.position().store);
+}
+
+#[test]
+fn filters_that_follow_are_met_without_ado() {
+    let replica = backup(4);
+    let ours = replica.position();
+    for (instance, number) in [("a", 0), ("b", 3), ("c", 4)] {
+        replica.meet(instance, &Position { number, ..ours.clone() });
+    }
+    replica.meet("d", &Position::default());
+    replica.meet("e", &Position { store: "cd".into(), number: 99 });
+    let number = make(&replica, vec![put(&replica, "new")]);
+    for instance in ["a", "b", "c", "d", "e"] {
+        replica.meet(instance, &Position { number, ..ours.clone() });
+    }
+    for index in 0..2 * INSTANCES_MAX {
+        replica.meet(&format!("many-{index}"), &Position::default());
+    }
+    assert_eq!(replica.position().store, ours.store);
+}
+
+#[test]
+fn a_store_that_can_only_be_read_stays_in_trouble() {
+    let store = Arc::<Memory>::default();
+    let replica = load(&store);
+    let change = || {
+        let changes = vec![put(&replica, "a")];
+        replica.change(|_| Ok::<_, StoreError>((changes, ())))
+    };
+    store.read_only.store(true, Ordering::Relaxed);
+    change().unwrap_err();
+    replica.recover().unwrap_err();
+    assert!(replica.trouble().unwrap().contains("the disk is full"));
+    let nothing = replica.change(|_| Ok::<_, StoreError>((Vec::new(), ())));
+    nothing.unwrap_err();
+    assert!(replica.trouble().is_some());
+    store.read_only.store(false, Ordering::Relaxed);
+    assert_eq!(replica.recover().unwrap().number, 0);
+    assert_eq!(replica.trouble(), None);
+    assert_eq!(change().unwrap().1.number, 1);
+}
+
 #[test]
 fn keys_stand_in_the_bucket_of_their_hash_alone() {
     let replica = new();

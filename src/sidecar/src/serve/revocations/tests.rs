@@ -5,6 +5,7 @@ use crate::serve::Problem;
 use crate::serve::tests::{
     ADMIN, Copied, Needs, app, connected, copier, expect, nobody, request, send,
 };
+use crate::store::Store;
 use crate::store::memory::Memory;
 use policy::replica::revocations::{Token, Verdict, look};
 use std::sync::Mutex;
@@ -170,7 +171,7 @@ async fn what_has_expired_leaves_and_gives_its_place() {
 
 #[test]
 fn expired_entries_make_room_within_one_change() {
-    let replica = crate::serve::replica::Replica::load(Arc::new(Memory::default())).unwrap();
+    let replica = Replica::load(Arc::new(Memory::default())).unwrap();
     let one = |id: &str, expires| Revocation {
         kind: Kind::Token,
         issuer: None,
@@ -181,7 +182,7 @@ fn expired_entries_make_room_within_one_change() {
         note: None,
     };
     let put = |wanted: &[Revocation], now| {
-        let plan = |held: &Held| plan(wanted, held, replica.keys(), replica.store(), 2, now);
+        let plan = |held: &Held| plan(wanted, held, &replica, 2, now);
         replica.change(plan).map(|_| replica.held().revocations().len())
     };
     assert_eq!(put(&[one("a", Some(100)), one("b", Some(100))], 1), Ok(2));
@@ -302,4 +303,18 @@ async fn a_store_that_fails_is_503_and_seen_in_health() {
     store.broken.store(false, Ordering::Relaxed);
     expect(post_to(&app, &json!({"jti": "a"})).await, 202, None);
     assert_eq!(app.replica.trouble(), None);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_read_is_seen_in_health() {
+    let store = Arc::new(Memory::default());
+    let shared: Arc<dyn Store> = Arc::clone(&store) as _;
+    let app = crate::serve::tests::app_with("127.0.0.1:9902", nobody().await, shared);
+    expect(post_to(&app, &json!({"jti": "a"})).await, 202, None);
+    let list = || send(&app, request("GET /gateway/revocations", None, ""));
+    expect(list().await, 200, None);
+    assert_eq!(app.replica.trouble(), None);
+    store.broken.store(true, Ordering::Relaxed);
+    expect(list().await, 503, Some("store-unavailable"));
+    assert!(app.replica.trouble().unwrap().contains("told to fail"));
 }
