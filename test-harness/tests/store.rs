@@ -232,6 +232,47 @@ fn a_restarted_sidecar_hands_over_the_same() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_filter_that_is_ahead_of_a_restored_backup_is_handed_everything_anew() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut sidecar = Sidecar::start(options(dir.path())?)?;
+    let revoke = |sidecar: &Sidecar, id: &str| -> Result<()> {
+        sidecar.post_json("/gateway/revocations", &json!({ "jti": id }))?.expect(202).map(|_| ())
+    };
+    revoke(&sidecar, "kept")?;
+    assert!(sidecar.stop(SOON)?.success());
+    let file = dir.path().join("data/state.redb");
+    let backup = std::fs::read(&file)?;
+    sidecar.restart()?;
+    revoke(&sidecar, "lost-1")?;
+    revoke(&sidecar, "lost-2")?;
+    let before = State::fetch(&sidecar)?;
+    assert!(sidecar.stop(SOON)?.success());
+    std::fs::write(&file, backup)?;
+    sidecar.restart()?;
+    // Other changes bring the backup to the number that the filter has.
+    revoke(&sidecar, "later-1")?;
+    revoke(&sidecar, "later-2")?;
+    let after = State::fetch(&sidecar)?;
+    assert_eq!((after.store, after.number), (before.store, before.number));
+    let has = json!({"store": format!("{:016x}", before.store), "number": before.number});
+    let poll = json!({"protocol": 2, "instance": "ahead", "wait_ms": 20_000, "done": [],
+        "state": has, "policy": {"name": "p", "hash": "1", "generation": 1},
+        "wants": {"files": [], "revocations_max": null, "api_keys": false}});
+    let ask = |path: &str, body: &Value| {
+        let request = Request::new(sidecar.address(), "POST", path);
+        request.bearer(SYNC_TOKEN).json(body).send()?.expect(200)
+    };
+    // At once: what it has is not what there is.
+    let answer = ask("/sync", &poll)?.json();
+    assert_ne!(answer["state"]["store"], has["store"]);
+    let fetch = json!({"protocol": 2, "instance": "ahead", "state": has});
+    let flags = ask("/sync/state", &fetch)?.body.get(1).copied();
+    assert_eq!(flags, Some(0b11), "complete, and in the place of everything");
+    assert_eq!(State::fetch(&sidecar)?.buckets, after.buckets);
+    Ok(())
+}
+
 /// Starts a sidecar that must refuse to, and gives what it said.
 fn refused(options: Options) -> Result<String> {
     match Sidecar::start(options) {
