@@ -243,12 +243,13 @@ mod tests {
                 }
                 seen
             });
-            for _ in 0..200 {
-                given(&directory).check().unwrap();
-                fs::remove_file(&file).unwrap();
-            }
+            // Nothing may end this thread before the other one is told to stop.
+            let made: Vec<bool> = (0..200)
+                .map(|_| given(&directory).check().is_ok() && fs::remove_file(&file).is_ok())
+                .collect();
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             let seen = looking.join().unwrap();
+            assert!(made.iter().all(|made| *made), "{made:?}");
             assert!(seen.iter().all(|length| *length == 2 * TOKEN_BYTES + 1), "{seen:?}");
         });
         let data = directory.0.join("data");
