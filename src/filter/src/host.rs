@@ -198,6 +198,8 @@ pub struct Call<'a> {
 pub trait Host: Clone + 'static {
     /// Both clocks.
     fn moment(&self) -> Result<Moment, Status>;
+    /// The monotonic clock alone.
+    fn monotonic(&self) -> Result<Nanos, Status>;
     /// Fills `bytes` with randomness fit for secrets.
     fn random(&self, bytes: &mut [u8]) -> Result<(), Status>;
     /// A variable of the VM's environment.

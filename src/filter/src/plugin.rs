@@ -76,8 +76,9 @@ enum Vigil {
 pub(crate) struct Needs {
     /// The client's address: for IP lists, for limits by `ip` and for API keys.
     pub(crate) client: bool,
-    /// The response flags: for breakers.
-    pub(crate) flags: bool,
+    /// How a call really ended: the response flags, and the service that it went to if another
+    /// filter chose the route anew. For breakers; without any, the first choice is label enough.
+    pub(crate) outcome: bool,
 }
 
 impl Needs {
@@ -91,7 +92,10 @@ impl Needs {
             policy.sidecar.is_some() || api_keys.keys.iter().any(|key| !key.cidrs.is_empty())
         });
         let Breakers { default, services } = &policy.circuit_breakers;
-        Self { client: listed || keyed || bound, flags: default.is_some() || !services.is_empty() }
+        Self {
+            client: listed || keyed || bound,
+            outcome: default.is_some() || !services.is_empty(),
+        }
     }
 }
 

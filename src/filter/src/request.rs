@@ -337,7 +337,9 @@ impl<H: Host> Stream<H> {
         let plugin = &self.plugin;
         let host = &plugin.host;
         let began = self.began.get();
-        let now = host.moment().ok().or(began).unwrap_or_default();
+        // The time of day plays no part any more.
+        let before = began.unwrap_or_default();
+        let now = Moment { monotonic: host.monotonic().unwrap_or(before.monotonic), ..before };
         // Measured here when the request was seen: an attribute costs ten times a subtraction.
         let duration = match began {
             Some(began) => now.monotonic - began.monotonic,
@@ -356,9 +358,11 @@ impl<H: Host> Stream<H> {
             return settle(&Outcome { status, flags: 0, details, service: None, duration });
         }
         let details = host.attribute(attribute::RESPONSE_CODE_DETAILS).unwrap_or_default();
-        let service = host.attribute(attribute::CLUSTER_NAME).ok();
+        // A stream that was never judged has no service yet.
+        let asks = plugin.needs.outcome || began.is_none();
+        let service = asks.then(|| host.attribute(attribute::CLUSTER_NAME).ok()).flatten();
         let status = self.number(attribute::RESPONSE_CODE);
-        let flags = if plugin.needs.flags { self.number(attribute::RESPONSE_FLAGS) } else { 0 };
+        let flags = if plugin.needs.outcome { self.number(attribute::RESPONSE_FLAGS) } else { 0 };
         settle(&Outcome {
             status: u16::try_from(status).unwrap_or(0),
             flags,

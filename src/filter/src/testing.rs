@@ -201,6 +201,10 @@ impl Host for FakeHost {
         Ok(Moment { monotonic: now, wall: now })
     }
 
+    fn monotonic(&self) -> Result<Nanos, Status> {
+        self.moment().map(|now| now.monotonic)
+    }
+
     fn random(&self, bytes: &mut [u8]) -> Result<(), Status> {
         self.ill()?;
         bytes.fill_with(|| self.draw() as u8);

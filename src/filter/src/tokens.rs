@@ -238,7 +238,18 @@ impl<H: Host> Tokens<H> {
         let Some(revocation) = self.revocation else { return Ok(None) };
         let verdict = seen.state.map(|state| {
             let mut store = SharedData(self.host.clone());
-            revocations::look(&named(verified), state.keys, &mut store, now.wall.as_secs())
+            let mut look = |token: &Token<'_>| {
+                revocations::look(token, state.keys, &mut store, now.wall.as_secs())
+            };
+            let token = named(verified);
+            // A provider may call users by another claim than the one that is always called so.
+            let sub = verified.claims.get("sub").and_then(|sub| sub.as_str());
+            match look(&token)? {
+                Verdict::Good if sub != token.subject => {
+                    look(&Token { subject: sub, id: None, ..token })
+                }
+                verdict => Ok(verdict),
+            }
         });
         match (verdict, position(seen), revocation.on_unseeded) {
             (Some(Ok(Verdict::Revoked)), _, _) => Err(TokenError::Revoked),
@@ -299,10 +310,11 @@ fn note(flights: &mut Vec<(usize, Flight)>, provider: usize, flight: Flight) {
     flights.push((provider, flight));
 }
 
-/// How far the state is, when it is whole.
+/// How far the state is, when it is whole. The gauge is in it: a copy that was spoiled and mended
+/// comes back to the same number.
 fn position(seen: Seen) -> Option<Position> {
     let state = seen.state.filter(|state| state.seeded == Seeded::Yes)?;
-    Some((state.store, state.number))
+    Some((seen.generation, state.number))
 }
 
 /// A token by what it can be revoked by.

@@ -40,17 +40,18 @@ fn filled(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>,
 
 impl Host for Envoy {
     fn moment(&self) -> Result<Moment, Status> {
-        let (mut wall, mut monotonic) = (0, 0);
-        // SAFETY: both write one u64 where they are told to.
-        let (first, second) = unsafe {
-            (
-                proxy_get_current_time_nanoseconds(&raw mut wall),
-                clock_time_get(CLOCK_MONOTONIC, 1, &raw mut monotonic),
-            )
-        };
-        Status::check(first)?;
-        Status::check(second)?;
-        Ok(Moment { monotonic: Nanos(monotonic), wall: Nanos(wall) })
+        let monotonic = self.monotonic()?;
+        let mut wall = 0;
+        // SAFETY: it writes one u64 where it is told to.
+        Status::check(unsafe { proxy_get_current_time_nanoseconds(&raw mut wall) })?;
+        Ok(Moment { monotonic, wall: Nanos(wall) })
+    }
+
+    fn monotonic(&self) -> Result<Nanos, Status> {
+        let mut monotonic = 0;
+        // SAFETY: it writes one u64 where it is told to.
+        Status::check(unsafe { clock_time_get(CLOCK_MONOTONIC, 1, &raw mut monotonic) })?;
+        Ok(Nanos(monotonic))
     }
 
     fn random(&self, bytes: &mut [u8]) -> Result<(), Status> {

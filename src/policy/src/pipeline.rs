@@ -50,7 +50,9 @@ impl Suspended {
     /// For a request that ends while it waits: the client left, or its time is up.
     #[must_use]
     pub fn passage(self) -> Passage {
-        Passage { service: self.service, ..Passage::unseen() }
+        // Nothing let it pass.
+        let passage = Passage { service: self.service, ..Passage::unseen() };
+        passage.refused(Reason::KeysUnavailable)
     }
 }
 

@@ -25,10 +25,16 @@ impl<H: Host> Sync<H> {
         if self.answered(0, turn).is_none() {
             return state.lose();
         }
+        let seeded = self.view.look().state.is_some_and(|copy| copy.seeded == Seeded::Yes);
         match Handover::begin(&self.host, body, asked) {
             Ok(handover) => {
                 if handover.renounced() {
                     self.view.changed();
+                    if seeded {
+                        let why = "revocations and API keys that only the last store had are gone";
+                        let fields = [("why", why.into())];
+                        log::line(&self.host, Level::Error, "sidecar has another store", &fields);
+                    }
                 }
                 state.handover = Some(handover);
                 self.hand_over(state, turn);
@@ -69,7 +75,14 @@ impl<H: Host> Sync<H> {
                         }
                     }
                 }
-                Err(refusal) => self.refused(state, refusal),
+                Err(refusal) => {
+                    // Somebody else has told of newer buckets, which ours may just have overwritten:
+                    // everything is asked for again.
+                    if matches!(refusal, Refusal::Overtaken) {
+                        let _gone_with_the_store = spoil(&self.host);
+                    }
+                    self.refused(state, refusal);
+                }
             },
             Err(refusal) => self.refused(state, refusal),
         }

@@ -20,8 +20,8 @@ use serde_json::{Map, Value};
 #[derive(Clone, Debug)]
 pub struct Identity<'a> {
     who: Who<'a>,
-    /// The credential, when cookies alone brought it.
-    cookie: Option<&'a [u8]>,
+    /// What showed who it is; `None` for an anonymous request.
+    credential: Option<Credential<'a>>,
 }
 
 #[derive(Clone, Debug)]
@@ -123,8 +123,16 @@ impl Identity<'_> {
     /// The credential, when a cookie and nothing else brought it: then a browser sends it whoever
     /// asks it to.
     #[must_use]
-    pub const fn cookie(&self) -> Option<&[u8]> {
-        self.cookie
+    pub fn cookie(&self) -> Option<&[u8]> {
+        let by_cookie = |credential: &Credential<'_>| credential.carrier == Carrier::Cookie;
+        self.credential.filter(by_cookie).map(|credential| credential.bytes)
+    }
+
+    /// Whether any page may have sent the request: nobody is known, or by the query, where another
+    /// page can put a credential of its own beside a cookie of somebody else.
+    #[must_use]
+    pub fn is_from_any_page(&self) -> bool {
+        self.credential.is_none_or(|credential| credential.carrier == Carrier::Query)
     }
 }
 
@@ -178,7 +186,7 @@ pub fn authenticate<'a>(
 }
 
 const fn anonymous<'a>(ground: Ground) -> Identity<'a> {
-    Identity { who: Who::Anonymous(ground), cookie: None }
+    Identity { who: Who::Anonymous(ground), credential: None }
 }
 
 /// Whether no credential is needed. Only for a path that can be read in one way: an upstream that
@@ -253,7 +261,7 @@ fn by_token<'a>(
     }
     forward(provider, &verified, edits);
     let Verified { subject, claims, .. } = verified;
-    Ok(Identity { who: Who::Token { provider, subject, claims }, cookie: by_cookie(token) })
+    Ok(Identity { who: Who::Token { provider, subject, claims }, credential: Some(token) })
 }
 
 fn by_key<'a>(
@@ -277,11 +285,7 @@ fn by_key<'a>(
     if let Some(header) = &keys.forward_id {
         set(header, &key.id, edits);
     }
-    Ok(Identity { who: Who::Key(key), cookie: by_cookie(presented) })
-}
-
-fn by_cookie(credential: Credential<'_>) -> Option<&[u8]> {
-    (credential.carrier == Carrier::Cookie).then_some(credential.bytes)
+    Ok(Identity { who: Who::Key(key), credential: Some(presented) })
 }
 
 /// Each verdict of the verifier is one refusal code, but the one that is none yet.
@@ -343,9 +347,11 @@ fn forward(provider: &Provider, verified: &Verified, edits: &mut Edits) {
     }
 }
 
-/// A claim is the issuer's text, a header is the wire: what cannot stand there stays out.
+/// A claim is the issuer's text, a header is the wire: what cannot stand there stays out, and so does
+/// what would read as another name there, because blanks around a value are cut off.
 fn set(header: &str, text: &str, edits: &mut Edits) {
-    if text.bytes().all(|byte| byte >= 0x20 && byte != 0x7f) {
+    let whole = text.trim_matches([' ', '\t']) == text;
+    if whole && text.bytes().all(|byte| byte >= 0x20 && byte != 0x7f) {
         edits.set.push((String::from(header), text.as_bytes().to_vec()));
     }
 }

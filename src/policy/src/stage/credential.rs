@@ -100,8 +100,8 @@ fn all<'a>(values: impl Iterator<Item = &'a [u8]>, carrier: Carrier) -> Found<'a
     values.map(|bytes| one(bytes, carrier)).fold(Found::Nothing, Found::and)
 }
 
-/// `Bearer token`: the scheme in any case, then spaces (RFC 9110 section 11.4). Another scheme is
-/// somebody else's credential, not a bad token.
+/// `Bearer token`: the scheme in any case, then spaces (RFC 9110 section 11.4), or a tab, because there
+/// are servers that take one. Another scheme is somebody else's credential, not a bad token.
 fn after_scheme<'a>(value: &'a [u8], scheme: &str) -> Found<'a> {
     let Some((start, rest)) = value.split_at_checked(scheme.len()) else { return Found::Nothing };
     if !start.eq_ignore_ascii_case(scheme.as_bytes()) {
@@ -110,7 +110,7 @@ fn after_scheme<'a>(value: &'a [u8], scheme: &str) -> Found<'a> {
     match rest.first() {
         // The bare word is an empty token, so that it is refused as malformed.
         None => one(b"", Carrier::Header),
-        Some(b' ') => one(rest.trim_ascii_start(), Carrier::Header),
+        Some(b' ' | b'\t') => one(rest.trim_ascii_start(), Carrier::Header),
         Some(_) => Found::Nothing,
     }
 }
@@ -254,7 +254,7 @@ mod tests {
         check(&bearer, &[("authorization", "Bearer abc")], by(Carrier::Header, b"abc"));
         check(&bearer, &[("authorization", "bearer  abc")], by(Carrier::Header, b"abc"));
         check(&bearer, &[("authorization", "Bearer")], by(Carrier::Header, b""));
-        check(&bearer, &[("authorization", "Bearer\tabc")], Found::Nothing);
+        check(&bearer, &[("authorization", "Bearer\tabc")], by(Carrier::Header, b"abc"));
         check(&bearer, &[("authorization", "Bearer-invalid")], Found::Nothing);
         check(&bearer, &[("authorization", "Basic abc")], Found::Nothing);
         check(&bearer, &[("authorization", "X Bearer abc")], Found::Nothing);

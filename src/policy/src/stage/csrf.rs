@@ -30,14 +30,16 @@ pub enum Session<'a> {
     Ambiguous,
 }
 
-/// Finds the session: the identity's own cookie, or the upstream's for an anonymous request.
+/// Finds the session: the identity's own cookie, or the upstream's where nothing else shows that the
+/// sender is no other page.
 #[must_use]
 pub fn session<'a>(settings: &Csrf, identity: &'a Identity<'a>, facts: &Facts<'a>) -> Session<'a> {
     if let Some(cookie) = identity.cookie() {
         return Session::Cookie(cookie);
     }
     match &settings.cookie {
-        Some(name) if identity.user().is_none() => match credential::cookie(&facts.headers, name) {
+        Some(name) if identity.is_from_any_page() => match credential::cookie(&facts.headers, name)
+        {
             Found::Nothing => Session::None,
             Found::One(cookie) => Session::Cookie(cookie.bytes),
             Found::Ambiguous => Session::Ambiguous,

@@ -76,6 +76,21 @@ fn a_websocket_of_another_page_is_refused() {
     check(&mut gateway, &[upgrade], true);
 }
 
+/// A page could once switch the check off by its own good token in the query, beside a victim's
+/// session of the upstream.
+#[test]
+fn a_credential_in_the_query_does_not_speak_for_a_session_in_a_cookie() {
+    let mut gateway = gateway();
+    let authentication = gateway.policy.authentication.as_mut().unwrap();
+    let query = TokenLocation::Query("access_token".to_string());
+    authentication.providers[0].locations.push(query);
+    let legacy = ("cookie", "legacy=victim");
+    let path = "/a?access_token=good:mallory";
+    let evil = ("sec-fetch-site", "cross-site");
+    gateway.refused(path, &[legacy, evil], Reason::CsrfRejected);
+    gateway.forwarded(path, &[evil]);
+}
+
 #[test]
 fn only_where_a_cookie_is_the_credential() {
     let mut gateway = gateway();
