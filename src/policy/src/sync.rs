@@ -14,7 +14,7 @@ pub const PROTOCOL: u32 = 2;
 /// The path of the long poll.
 pub const PATH: &str = "/sync";
 /// The path where the filter fetches state that it lacks: a [`Fetch`] in, a
-/// [`crate::replica::Batch`] out.
+/// [`crate::replica::batch::Batch`] out.
 pub const STATE_PATH: &str = "/sync/state";
 /// The header that only the sidecar sends; its value is [`PROTOCOL`].
 pub const MARKER: &str = "x-tracseq-sync";
