@@ -9,7 +9,7 @@ use policy::time::Nanos;
 use std::cell::RefCell;
 use std::rc::Weak;
 
-/// Most streams that wait in one VM. Each holds its request's headers in Envoy; beyond this a token
+/// Most streams of one plugin that wait in one VM. Each holds its request's headers in Envoy; beyond this a token
 /// is judged by the keys that are there.
 pub(crate) const STREAMS_MAX: usize = 1024;
 /// How often one stream waits at most: a fetch that was under way, one more for a key that came

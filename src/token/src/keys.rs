@@ -96,7 +96,7 @@ impl KeyRing {
     }
 
     fn secret(bytes: &[u8], provider: &Provider) -> Result<Self, LoadError> {
-        let least = provider.algorithms.iter().map(|one| secret_bytes_min(*one)).max();
+        let least = provider.algorithms.iter().map(|one| one.secret_len_min()).max();
         match least {
             Some(least) if bytes.len() < least => {
                 Err(LoadError::SecretTooShort { bytes: bytes.len(), least })
@@ -154,15 +154,6 @@ fn kinds(provider: &Provider, path: &str) -> Option<Mistake> {
     };
     let wrong = format!("{} cannot be verified with {with}", other.name());
     Some(mistake(format!("{path}.algorithms"), wrong, allowed))
-}
-
-/// Shortest HMAC key: as long as the hash (RFC 7518 section 3.2).
-const fn secret_bytes_min(algorithm: Algorithm) -> usize {
-    match algorithm {
-        Algorithm::Hs384 => 48,
-        Algorithm::Hs512 => 64,
-        _ => 32,
-    }
 }
 
 /// A file's secret without the line end that editors and `echo` leave behind it.

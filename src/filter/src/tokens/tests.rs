@@ -382,11 +382,15 @@ fn a_token_that_cannot_be_good_causes_no_fetch() {
     assert_eq!(one.fetches().len(), 1);
 }
 
-/// The sidecar hands over these revocations.
+/// The sidecar hands over these revocations of tokens.
 fn revoke(worker: &Worker, number: u64, ids: &[&str]) {
+    hand_over(worker, number, Kind::Token, ids);
+}
+
+fn hand_over(worker: &Worker, number: u64, kind: Kind, ids: &[&str]) {
     let mut store = SharedData(worker.host.clone());
     for id in ids {
-        let print = Name { kind: Kind::Token, issuer: None, id }.print(KEYS);
+        let print = Name { kind, issuer: None, id }.print(KEYS);
         let bytes = encode(&[Record { print, before: u32::MAX, until: u32::MAX }]);
         update(&mut store, &bucket(&print).key(), |_| Change::Write(bytes.clone(), ())).unwrap();
     }
@@ -409,6 +413,21 @@ fn a_revoked_token_is_refused_also_when_it_is_remembered() {
         assert_eq!(worker.details(), ["gateway.token-revoked"]);
         assert_eq!(worker.send(4, &token("old", &json!({"jti": "other"}))), Action::Continue);
     }
+}
+
+/// Revoking by `sub` once did nothing where users are called by another claim, and said that it had.
+#[test]
+fn a_user_is_revoked_by_sub_and_by_the_claim_that_names_him() {
+    let mut document: Value = serde_json::from_str(&policy(&json!({"revocation": {}}))).unwrap();
+    document["authentication"]["jwt"]["providers"][0]["subject_claim"] = json!("email");
+    let authentication = document["authentication"].take();
+    let [one, _] = with_old(&json!({"revocation": {}, "authentication": authentication}));
+    hand_over(&one, 1, Kind::Subject, &["u-17", "b@x"]);
+    let user = |sub: &str, email: &str| token("old", &json!({"sub": sub, "email": email}));
+    assert_eq!(one.send(2, &user("u-17", "a@x")), Action::Pause);
+    assert_eq!(one.send(3, &user("u-18", "b@x")), Action::Pause);
+    assert_eq!(one.details(), ["gateway.token-revoked"; 2]);
+    assert_eq!(one.send(4, &user("u-18", "a@x")), Action::Continue);
 }
 
 #[test]

@@ -355,3 +355,19 @@ fn set(header: &str, text: &str, edits: &mut Edits) {
         edits.set.push((String::from(header), text.as_bytes().to_vec()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_would_read_as_another_one_on_the_wire_is_not_forwarded() {
+        let mut edits = Edits::default();
+        for text in ["ada ", " ada", "ada\t", "a\nb", "a\0", "\u{7f}"] {
+            set("x-user", text, &mut edits);
+            assert!(edits.set.is_empty(), "{text:?}");
+        }
+        set("x-user", "ada lovelace", &mut edits);
+        assert_eq!(edits.set, [(String::from("x-user"), b"ada lovelace".to_vec())]);
+    }
+}
