@@ -161,6 +161,18 @@ pub enum Event<'a> {
         /// The judgement.
         outcome: LimitOutcome,
     },
+    /// A penalty banned somebody; who it is goes to [`crate::stage::Reports`] only.
+    Banned {
+        /// The limit's name.
+        limit: &'a str,
+        /// For how long.
+        span: Nanos,
+    },
+    /// A request was paused until its turn.
+    Paused {
+        /// The limit's name.
+        limit: &'a str,
+    },
     /// A breaker judged or counted a call.
     BreakerCall {
         /// The service.

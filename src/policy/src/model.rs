@@ -2,8 +2,10 @@
 //! Nothing here can be invalid; nothing here is read from a request.
 
 mod access;
+mod limits;
 
 pub use access::*;
+pub use limits::*;
 
 use crate::pattern::PathPattern;
 use crate::time::Nanos;
@@ -82,7 +84,7 @@ pub struct IpLists {
     pub allow: Vec<Cidr>,
     /// These never pass.
     pub deny: Vec<Cidr>,
-    /// These are never limited.
+    /// These are never limited and never banned.
     pub exempt: Vec<Cidr>,
 }
 
@@ -128,101 +130,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
-}
-
-/// One rate limit.
-#[derive(Clone, Debug)]
-pub struct Limit {
-    /// Unique name.
-    pub name: String,
-    /// What requests it counts.
-    pub matches: Match,
-    /// What it counts them by; empty means all together.
-    pub key: Vec<KeyPart>,
-    /// `algorithm: token_bucket` with its numbers.
-    pub bucket: Bucket,
-    /// Tokens that one request takes, at most `burst`.
-    pub cost: u32,
-    /// Enforce or shadow.
-    pub mode: LimitMode,
-    /// What to do when shared state cannot be had.
-    pub on_unavailable: Unavailable,
-    /// Sets of the limit's table in shared data; 1 for a limit with an empty key.
-    pub table_sets: u32,
-}
-
-impl Limit {
-    /// Whether the limit can be judged before anybody is authenticated.
-    #[must_use]
-    pub fn is_early(&self) -> bool {
-        let identity = |part: &KeyPart| {
-            matches!(part, KeyPart::User | KeyPart::ApiKey | KeyPart::Claim(_) | KeyPart::Tier)
-        };
-        !self.key.iter().any(identity) && self.matches.tiers.is_empty()
-    }
-}
-
-/// The numbers of a token bucket: `requests` tokens come back every `per`, at most `burst` are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bucket {
-    /// Tokens per `per`, at least 1.
-    pub requests: u32,
-    /// The span, at least 1 ms.
-    pub per: Nanos,
-    /// The bucket's size, at least 1.
-    pub burst: u32,
-}
-
-/// Which requests a limit counts; every list that is empty matches all.
-#[derive(Clone, Debug, Default)]
-pub struct Match {
-    /// Path patterns.
-    pub paths: Vec<PathPattern>,
-    /// Upper-case methods.
-    pub methods: Vec<String>,
-    /// Services.
-    pub services: Vec<String>,
-    /// Tiers.
-    pub tiers: Vec<String>,
-}
-
-/// One part of a limit's key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyPart {
-    /// The service.
-    Service,
-    /// The endpoint's name.
-    Endpoint,
-    /// The identity's user name, or its provider's name.
-    User,
-    /// The id of the identity's API key.
-    ApiKey,
-    /// The client's address.
-    Ip,
-    /// A request header, lower-case name.
-    Header(String),
-    /// A claim of the token.
-    Claim(String),
-    /// The identity's tier.
-    Tier,
-}
-
-/// Whether a limit refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitMode {
-    /// It does.
-    Enforce,
-    /// It counts and reports only.
-    Shadow,
-}
-
-/// The failure mode of a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unavailable {
-    /// The request passes.
-    Allow,
-    /// The request is refused with `state-unavailable`.
-    Refuse,
 }
 
 /// `circuit_breakers`.

@@ -27,8 +27,12 @@ pub enum Reason {
     CsrfRejected,
     /// The identity lacks a permission.
     PermissionDenied,
+    /// The client or the identity is banned for a while.
+    Banned,
     /// A rate limit is exhausted.
     RateLimited,
+    /// An adaptive limit refused, because of the load, what its full rate would have admitted.
+    Overloaded,
     /// The service's breaker is open.
     BreakerOpen,
     /// State that the decision needs could not be had, and the policy says `refuse`.
@@ -37,7 +41,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::HttpsRequired,
         Self::IpDenied,
         Self::CredentialsMissing,
@@ -50,7 +54,9 @@ impl Reason {
         Self::KeysUnavailable,
         Self::CsrfRejected,
         Self::PermissionDenied,
+        Self::Banned,
         Self::RateLimited,
+        Self::Overloaded,
         Self::BreakerOpen,
         Self::StateUnavailable,
     ];
@@ -71,7 +77,9 @@ impl Reason {
             Self::KeysUnavailable => "keys-unavailable",
             Self::CsrfRejected => "csrf-rejected",
             Self::PermissionDenied => "permission-denied",
+            Self::Banned => "banned",
             Self::RateLimited => "rate-limited",
+            Self::Overloaded => "overloaded",
             Self::BreakerOpen => "breaker-open",
             Self::StateUnavailable => "state-unavailable",
         }
@@ -93,7 +101,9 @@ impl Reason {
             Self::KeysUnavailable => "gateway.keys-unavailable",
             Self::CsrfRejected => "gateway.csrf-rejected",
             Self::PermissionDenied => "gateway.permission-denied",
+            Self::Banned => "gateway.banned",
             Self::RateLimited => "gateway.rate-limited",
+            Self::Overloaded => "gateway.overloaded",
             Self::BreakerOpen => "gateway.breaker-open",
             Self::StateUnavailable => "gateway.state-unavailable",
         }

@@ -1,4 +1,4 @@
-//! The sidecar's state in shared data: revocations, API keys, files. One copy per Envoy, read by
+//! The sidecar's state in shared data: revocations, API keys, files, bans, overrides. One copy per Envoy, read by
 //! every worker.
 //!
 //! Shared data has no delete, so each table is a fixed number of *buckets*, each one value. The
@@ -7,8 +7,10 @@
 //! Only what the sidecar's store holds is in them, and its bounds are theirs.
 
 pub mod api_keys;
+pub mod bans;
 pub mod batch;
 pub mod files;
+pub mod overrides;
 pub mod revocations;
 
 use crate::store::{Store, StoreError};
@@ -24,14 +26,22 @@ pub enum Table {
     ApiKeys,
     /// [`files`].
     Files,
+    /// [`bans`].
+    Bans,
+    /// [`overrides`].
+    Overrides,
 }
 
 impl Table {
     /// All of them, in the order of their numbers on the wire.
-    pub const ALL: [Self; 3] = [Self::Revocations, Self::ApiKeys, Self::Files];
+    pub const ALL: [Self; 5] =
+        [Self::Revocations, Self::ApiKeys, Self::Files, Self::Bans, Self::Overrides];
     /// The buckets of all tables together.
-    pub const BUCKETS: u32 =
-        Self::Revocations.buckets() + Self::ApiKeys.buckets() + Self::Files.buckets();
+    pub const BUCKETS: u32 = Self::Revocations.buckets()
+        + Self::ApiKeys.buckets()
+        + Self::Files.buckets()
+        + Self::Bans.buckets()
+        + Self::Overrides.buckets();
 
     /// The number on the wire and in shared data.
     #[must_use]
@@ -40,6 +50,8 @@ impl Table {
             Self::Revocations => 1,
             Self::ApiKeys => 2,
             Self::Files => 3,
+            Self::Bans => 4,
+            Self::Overrides => 5,
         }
     }
 
@@ -49,8 +61,8 @@ impl Table {
     pub const fn buckets(self) -> u32 {
         match self {
             Self::Revocations => 1 << 16,
-            Self::ApiKeys => 1 << 12,
-            Self::Files => 1 << 6,
+            Self::ApiKeys | Self::Bans => 1 << 12,
+            Self::Files | Self::Overrides => 1 << 6,
         }
     }
 }

@@ -1,21 +1,25 @@
-//! The messages between the elected filter VM and its sidecar: one long poll, JSON both ways.
+//! The messages between the filter and its sidecar: the elected VM's long poll, and every VM's
+//! reports; JSON both ways.
 //!
 //! The filter sends `POST /sync` with `Authorization: Bearer <token>` and a [`Poll`]; the sidecar
 //! answers at once when it has commands, otherwise after `wait_ms`, always with the header
 //! [`MARKER`]: Envoy's own 503 looks like a sidecar's otherwise.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. Each side answers another version with a clear error.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// The path of the long poll.
 pub const PATH: &str = "/sync";
 /// The path where the filter fetches state that it lacks: a [`Fetch`] in, a
 /// [`crate::replica::batch::Batch`] out.
 pub const STATE_PATH: &str = "/sync/state";
+/// The path where every VM reports what became of limits: a [`Report`] in, `{}` out.
+pub const REPORT_PATH: &str = "/sync/report";
 /// The header that only the sidecar sends; its value is [`PROTOCOL`].
 pub const MARKER: &str = "x-tracseq-sync";
 /// Most commands in one answer: a bounded piece of work for one callback.
@@ -71,6 +75,39 @@ pub struct Wants {
     pub revocations_max: Option<u32>,
     /// Whether it takes API keys.
     pub api_keys: bool,
+    /// Whether it has an adaptive limit, which goes by [`Answer::load`].
+    pub load: bool,
+    /// Its limits, in order, with the numbers of the policy.
+    pub limits: Vec<LimitInForce>,
+    /// The names of its token providers, which tell users of one name apart.
+    pub providers: Vec<String>,
+}
+
+/// A limit as the policy has it, for administrators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitInForce {
+    /// Its name.
+    pub name: String,
+    /// `algorithm`.
+    pub algorithm: String,
+    /// `key`, each part as in the policy (`user`, `header:x-tenant`, ...).
+    pub key: Vec<String>,
+    /// `requests`.
+    pub requests: u32,
+    /// `per`, in milliseconds.
+    pub per_ms: u64,
+    /// `burst`; `None` for an algorithm that has none.
+    pub burst: Option<u32>,
+    /// `queue`; `None` for an algorithm that has none.
+    pub queue: Option<u32>,
+    /// `cost`.
+    pub cost: u32,
+    /// `mode`.
+    pub mode: String,
+    /// Whether it has a penalty.
+    pub penalty: bool,
+    /// How many keys its table has room for.
+    pub keys_max: u32,
 }
 
 /// Asks for state.
@@ -102,6 +139,25 @@ pub struct Done {
     pub id: u64,
     /// Its outcome.
     pub outcome: DoneOutcome,
+    /// What [`Action::ReadKey`] found: one for each provider where the key has a user and names no
+    /// provider.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standings: Vec<KeyStanding>,
+}
+
+/// How one key of a limit stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStanding {
+    /// The provider that was looked under, where the key has a user.
+    pub provider: Option<String>,
+    /// Whether the limit knows the key: one that it does not know stands as if it had never come.
+    pub known: bool,
+    /// Tokens that are left.
+    pub remaining: u32,
+    /// Until all are back, in milliseconds, rounded up.
+    pub reset_ms: u64,
+    /// Until a request would be admitted, in milliseconds, rounded up; 0 when it would be now.
+    pub retry_ms: u64,
 }
 
 /// The outcome of a command.
@@ -110,7 +166,8 @@ pub struct Done {
 pub enum DoneOutcome {
     /// In force for every worker.
     Applied,
-    /// The service has no breaker record: nobody has called it yet, or it has no breaker.
+    /// There is no such thing: no breaker record of that service, no such limit, or a key that is
+    /// not of its parts.
     Unknown,
     /// Shared state could not be had; try again.
     Failed,
@@ -125,6 +182,9 @@ pub struct Answer {
     pub commands: Vec<Command>,
     /// The state that the sidecar has; where it differs from the poll's, the filter fetches.
     pub state: Position,
+    /// The load of this machine in thousandths, where the policy wants it and it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<u32>,
 }
 
 /// One thing to do.
@@ -145,4 +205,83 @@ pub enum Action {
         /// The service.
         service: String,
     },
+    /// Reads how a key of a limit stands.
+    ReadKey {
+        /// The limit.
+        limit: String,
+        /// The value of every part of its key. `provider` beside them narrows a user to one.
+        key: BTreeMap<String, String>,
+    },
+    /// Forgets what a limit knows of a key.
+    ResetKey {
+        /// The limit.
+        limit: String,
+        /// As in [`Action::ReadKey`].
+        key: BTreeMap<String, String>,
+    },
+    /// Forgets what every limit knows of somebody, violations included.
+    ResetIdentity(Named),
+}
+
+/// Somebody, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Named {
+    /// `ip`, `user` or `api_key`.
+    pub kind: String,
+    /// The provider of a user; `None` means that of every provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The address, the user, or the id.
+    pub name: String,
+}
+
+/// What one VM has to tell since its last report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`PROTOCOL`] of the filter.
+    pub protocol: u32,
+    /// The Envoy process, as in [`Poll`].
+    pub instance: String,
+    /// Which VM, random, hexadecimal.
+    pub worker: String,
+    /// Rises with each report of this VM that holds something new: a repetition has the same number
+    /// and counts once.
+    pub number: u64,
+    /// Keys that were refused, the most refused ones first.
+    pub limited: Vec<Limited>,
+    /// Bans that penalties made.
+    pub bans: Vec<BanMade>,
+    /// Keys and bans that found no room in the VM's bounded memory.
+    pub lost: u64,
+}
+
+/// Most entries of [`Report::limited`], and of [`Report::bans`].
+pub const REPORTED_MAX: usize = 256;
+
+/// A key that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limited {
+    /// The limit.
+    pub limit: String,
+    /// The key as in the admin API: `part=value,...`, percent-encoded.
+    pub key: String,
+    /// How often since the last report.
+    pub count: u64,
+}
+
+/// A ban that a penalty made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanMade {
+    /// Who is banned.
+    pub who: Named,
+    /// By which limit's penalty.
+    pub limit: String,
+    /// Its number, random, hexadecimal.
+    pub serial: String,
+    /// When it was made, in milliseconds since 1970.
+    pub made_ms: u64,
+    /// Until when, likewise.
+    pub until_ms: u64,
+    /// How many bans came before it and are not forgotten.
+    pub level: u32,
 }

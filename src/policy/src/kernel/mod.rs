@@ -1,5 +1,41 @@
 //! The kernels: small pure state machines over numbers. Each knows nothing of requests or stores.
 
+use crate::time::Nanos;
+
+pub mod adaptive;
 pub mod breaker;
 pub mod key_set;
+pub mod leak;
+pub mod load;
+pub mod penalty;
 pub mod token_bucket;
+pub mod window;
+
+/// How a limit stands after a judgement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whole tokens left, rounded down: half a token admits nobody.
+    pub remaining: u32,
+    /// Until all tokens are back, rounded up.
+    pub reset: Nanos,
+}
+
+/// What a limit's kernel says to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement<S> {
+    /// The tokens were there.
+    Admitted {
+        /// To be stored.
+        state: S,
+        /// After the taking.
+        standing: Standing,
+    },
+    /// They were not; nothing changes.
+    Refused {
+        /// Unchanged by the request.
+        standing: Standing,
+        /// After exactly this wait the same request is admitted if nobody else comes; `None` when it
+        /// never can be.
+        retry: Option<Nanos>,
+    },
+}

@@ -1,12 +1,16 @@
 //! The stages: what each one needs to know, and what it proves. Their order is in `pipeline`.
 
 use crate::event::Events;
+use crate::stage::limit::Leases;
 use crate::store::Store;
+use crate::sync::BanMade;
 use crate::verify::{Digest, Secrets, Verify};
+use alloc::string::String;
 
 pub mod api_key;
 pub mod authenticate;
 pub mod authorize;
+pub mod ban;
 pub mod breaker;
 pub mod credential;
 pub mod csrf;
@@ -28,6 +32,35 @@ pub struct Means<'a> {
     pub random: &'a mut dyn FnMut(&mut [u8]),
     /// Where events go.
     pub events: &'a mut dyn Events,
+    /// Where it goes who was limited or banned.
+    pub reports: &'a mut dyn Reports,
+    /// What this worker holds of limits' hot keys.
+    pub leases: &'a mut Leases,
     /// The two random keys of this process's fingerprints, created once in shared state.
     pub seed: [u64; 2],
+    /// The keys of the fingerprints in the sidecar's state; `None` while nothing was handed over.
+    pub state_keys: Option<[u64; 2]>,
+    /// The load in thousandths ([`crate::kernel::load`]); 0 while nobody tells.
+    pub load: u32,
+    /// Whether one more request may be paused.
+    pub pause: Pause,
+}
+
+/// Whether a request may be paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// It may.
+    Room,
+    /// As many are paused as may be: whoever would have to wait is refused.
+    Full,
+}
+
+/// Where identities go that an administrator is to see. Unlike [`Events`] it is told names.
+pub trait Reports {
+    /// A limit refused a key. `tag` stands for limit and key; `key` writes it out as in the admin API,
+    /// and need not be called for one that is known by its tag.
+    fn limited(&mut self, limit: &str, tag: u64, key: &dyn Fn() -> String);
+
+    /// A penalty banned somebody.
+    fn banned(&mut self, ban: BanMade);
 }
