@@ -15,7 +15,7 @@ pub struct Limit {
     /// What it counts them by; empty means all together.
     pub key: Vec<KeyPart>,
     /// How it counts.
-    pub algorithm: Algorithm,
+    pub algorithm: LimitAlgorithm,
     /// Tokens that one request takes, at least 1 and never more than there can be.
     pub cost: u32,
     /// Enforce or shadow.
@@ -41,7 +41,7 @@ impl Limit {
 
 /// How a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum LimitAlgorithm {
     /// `token_bucket`: a burst at once, then the rate.
     TokenBucket(Bucket),
     /// `sliding_window`: so many in any window.
@@ -52,7 +52,7 @@ pub enum Algorithm {
     Adaptive(Adaptive),
 }
 
-impl Algorithm {
+impl LimitAlgorithm {
     /// The word in the policy.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -198,6 +198,22 @@ pub enum LimitMode {
     Enforce,
     /// It counts and reports only.
     Shadow,
+}
+
+impl core::fmt::Display for KeyPart {
+    /// As in the policy, header names in lower case.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Service => f.write_str("service"),
+            Self::Endpoint => f.write_str("endpoint"),
+            Self::User => f.write_str("user"),
+            Self::ApiKey => f.write_str("api_key"),
+            Self::Ip => f.write_str("ip"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Claim(name) => write!(f, "claim:{name}"),
+            Self::Tier => f.write_str("tier"),
+        }
+    }
 }
 
 impl LimitMode {
