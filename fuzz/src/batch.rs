@@ -5,7 +5,7 @@
 
 use crate::input::Input;
 use policy::replica::batch::Batch;
-use policy::replica::{State, api_keys, files, revocations};
+use policy::replica::{State, api_keys, bans, files, overrides, revocations};
 use policy::store::{Store, StoreError, Swap, Versioned};
 use token::Sha;
 
@@ -25,16 +25,18 @@ impl Store for Same<'_> {
 /// Runs one input.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    match input.byte() % 5 {
+    match input.byte() % 7 {
         0 => batch(input.rest()),
         1 => keys(input.rest()),
         2 => held_files(input.rest()),
         3 => revoked(input.rest()),
-        _ => {
+        4 => {
             if let Some(state) = State::from_bytes(input.rest()) {
                 assert_eq!(State::from_bytes(&state.to_bytes()), Some(state));
             }
         }
+        5 => banned(input.rest()),
+        _ => overridden(input.rest()),
     }
 }
 
@@ -76,4 +78,20 @@ fn revoked(bytes: &[u8]) {
     let token = revocations::Token { id: half, subject: half, issuer: half, issued: Some(1) };
     let said = revocations::look(&token, [1, 2], &mut Same(bytes), 1);
     assert!(said.is_ok(), "shared data answers");
+}
+
+fn banned(bytes: &[u8]) {
+    let records: Vec<_> = bans::decode(bytes).collect();
+    let again: Vec<_> = bans::decode(&bans::encode(&records)).collect();
+    assert_eq!(again, records, "encoded again");
+}
+
+fn overridden(bytes: &[u8]) {
+    let all = overrides::decode(bytes);
+    let named = all.iter().map(|(limit, over)| (limit.as_str(), over)).collect();
+    assert_eq!(overrides::decode(&overrides::encode(&named)), all, "encoded again");
+    for (limit, over) in &all {
+        let found = overrides::read(limit, &mut Same(bytes));
+        assert_eq!(found.as_ref(), Ok(&Some(over.clone())), "found by its name");
+    }
 }

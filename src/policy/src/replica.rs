@@ -1,5 +1,5 @@
-//! The sidecar's state in shared data: revocations, API keys, files, bans, overrides. One copy per Envoy, read by
-//! every worker.
+//! The sidecar's state in shared data: revocations, API keys, files, bans, overrides. One copy per
+//! Envoy, read by every worker.
 //!
 //! Shared data has no delete, so each table is a fixed number of *buckets*, each one value. The
 //! sidecar decides what is in a bucket and sends it whole; the filter stores it unseen. So a change,

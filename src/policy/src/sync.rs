@@ -285,3 +285,6 @@ pub struct BanMade {
     /// How many bans came before it and are not forgotten.
     pub level: u32,
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,3 +147,6 @@ pub fn decode(bytes: &[u8]) -> impl Iterator<Item = Record> + '_ {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// What takes the place of a limit's own numbers. What is `None` stays as the policy has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,12 +43,24 @@ pub fn encode(overrides: &BTreeMap<&str, &Override>) -> Vec<u8> {
     serde_json::to_vec(overrides).unwrap_or_default()
 }
 
+/// The overrides of a bucket. Bytes that are not its format read as nothing; one entry that cannot be
+/// read leaves the others in force.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> BTreeMap<String, Override> {
+    let all: BTreeMap<String, Value> = serde_json::from_slice(bytes).unwrap_or_default();
+    // A list would be taken for the numbers in their order, which nobody has written.
+    let all = all.into_iter().filter(|(_, value)| value.is_object());
+    let read = |(limit, value)| Some((limit, serde_json::from_value(value).ok()?));
+    all.filter_map(read).collect()
+}
+
 /// The override of a limit, if there is one that can be read.
 ///
 /// # Errors
 /// When shared data cannot be had.
 pub fn read(limit: &str, store: &mut dyn Store) -> Result<Option<Override>, StoreError> {
-    let bytes = bucket(limit).read(store)?;
-    let all: BTreeMap<String, Override> = serde_json::from_slice(&bytes).unwrap_or_default();
-    Ok(all.get(limit).cloned())
+    Ok(decode(&bucket(limit).read(store)?).remove(limit))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ fn batch() -> Batch {
             (bucket(Table::Revocations, 65_535), vec![1; 48]),
             (bucket(Table::ApiKeys, 0), vec![]),
             (bucket(Table::Files, 63), vec![0xff; 3]),
+            (bucket(Table::Bans, 4095), vec![2; 44]),
+            (bucket(Table::Overrides, 63), vec![b'{']),
         ],
     }
 }
@@ -85,7 +87,7 @@ fn what_is_broken_is_refused_whole() {
     assert_eq!(with(1, 4), BatchError::Version);
     assert_eq!(with(2, 0), BatchError::NoStore);
     assert_eq!(with(HEAD, 0), BatchError::UnknownBucket);
-    assert_eq!(with(HEAD, 4), BatchError::UnknownBucket);
+    assert_eq!(with(HEAD, 6), BatchError::UnknownBucket);
     assert_eq!(with(HEAD + 3, 1), BatchError::UnknownBucket, "an index beyond the table");
     assert_eq!(with(HEAD + 8, 0xff), BatchError::Truncated, "a length that lies");
     assert_eq!(Batch::decode(b""), Err(BatchError::Truncated));
