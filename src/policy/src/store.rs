@@ -72,13 +72,42 @@ pub fn update<T>(
     key: &[u8],
     mut decide: impl FnMut(Option<&[u8]>) -> Change<T>,
 ) -> Result<T, StoreError> {
+    edit(store, key, |value| match decide((!value.is_empty()).then_some(value.as_slice())) {
+        Change::Keep(outcome) => Edit::Keep(outcome),
+        Change::Write(bytes, outcome) => {
+            *value = bytes;
+            Edit::Write(outcome)
+        }
+    })
+}
+
+/// What the closure of [`edit`] wants done with the bytes that it holds.
+pub enum Edit<T> {
+    /// Nothing is written, whatever became of the bytes.
+    Keep(T),
+    /// They are written as they stand now.
+    Write(T),
+}
+
+/// [`update`] on the bytes themselves: what was read is changed in place and written, without a
+/// second copy. An absent value is an empty one.
+///
+/// # Errors
+/// See [`update`].
+pub fn edit<T>(
+    store: &mut dyn Store,
+    key: &[u8],
+    mut decide: impl FnMut(&mut Vec<u8>) -> Edit<T>,
+) -> Result<T, StoreError> {
     for _ in 0..ATTEMPTS_MAX {
-        let found = store.read(key)?;
-        let value = found.as_ref().map(|v| v.bytes.as_slice()).filter(|bytes| !bytes.is_empty());
-        match decide(value) {
-            Change::Keep(outcome) => return Ok(outcome),
-            Change::Write(bytes, outcome) => {
-                if store.swap(key, &bytes, found.as_ref().map(|v| v.cas))? == Swap::Done {
+        let (mut bytes, expected) = match store.read(key)? {
+            None => (Vec::new(), None),
+            Some(found) => (found.bytes, Some(found.cas)),
+        };
+        match decide(&mut bytes) {
+            Edit::Keep(outcome) => return Ok(outcome),
+            Edit::Write(outcome) => {
+                if store.swap(key, &bytes, expected)? == Swap::Done {
                     return Ok(outcome);
                 }
             }

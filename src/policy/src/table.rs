@@ -2,13 +2,16 @@
 //!
 //! Shared data has no delete, so the key space is fixed: a table is a fixed number of *sets*, each
 //! one value that holds up to [`WAYS`] records. A record is found by its fingerprint; when a set
-//! is full, the record goes whose loss forgives least. One read and one compare-and-set a decision.
+//! is full, the record goes whose loss forgives least. One read and one compare-and-set a decision,
+//! on the bytes as they came: only the record in question is unpacked.
 //!
-//! A set's bytes: format version, kind, number of records, zero; then the records, each its
-//! fingerprint (u64, little-endian) and its fixed-size body. What does not read so counts as absent.
+//! A set's bytes: format version, kind, number of records, zero, shape (u32, little-endian); then
+//! the records in any order, each its fingerprint (u64, little-endian) and its fixed-size body. What
+//! does not read so counts as absent, and is counted; a set of another *shape* is one that a policy
+//! of other meaning has left, and is absent without a word.
 
 use crate::event::{Event, Events};
-use crate::store::{Change, Store, StoreError, update};
+use crate::store::{Edit, Store, StoreError, edit};
 use crate::time::Nanos;
 use alloc::vec::Vec;
 
@@ -16,8 +19,8 @@ use alloc::vec::Vec;
 /// table that is half full overflows in fewer than 1 of 20 sets.
 pub const WAYS: usize = 8;
 /// The format of a set. Another version reads as absent, and is counted.
-pub const FORMAT: u8 = 1;
-const HEAD: usize = 4;
+pub const FORMAT: u8 = 2;
+const HEAD: usize = 8;
 const TAG: usize = 8;
 
 /// A fixed-size record.
@@ -35,6 +38,16 @@ pub trait Record: Copy {
 
     /// How much its loss would forgive: zero for a record that says no more than none would.
     fn weight(&self, now: Nanos) -> u64;
+
+    /// Whose it is: short fingerprints of an identity and of an address, zero for nobody. They say
+    /// whom an administrator's sweep may mean, not who somebody is.
+    fn who(&self) -> [u32; 2];
+}
+
+/// The most bytes that one set of such records takes: what a policy's memory is reckoned from.
+#[must_use]
+pub const fn set_bytes_max<R: Record>() -> usize {
+    HEAD + WAYS * (TAG + R::SIZE)
 }
 
 /// Where a record lives.
@@ -44,17 +57,38 @@ pub struct Place {
     pub table: u64,
     /// Sets of the table, a power of two.
     pub sets: u32,
+    /// What the records mean. Where a set of another shape stands, there is no record yet.
+    pub shape: u32,
     /// The record's fingerprint, never zero.
     pub tag: u64,
 }
 
 impl Place {
+    /// The set that the record belongs to.
+    #[must_use]
+    pub fn set(&self) -> Set {
+        // Fingerprints are uniform: the low bits choose the set as well as any.
+        let number = u32::try_from(self.tag & u64::from(self.sets.saturating_sub(1))).unwrap_or(0);
+        Set { table: self.table, number, shape: self.shape }
+    }
+}
+
+/// One set of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// The table.
+    pub table: u64,
+    /// Its number, below the table's number of sets.
+    pub number: u32,
+    /// See [`Place::shape`].
+    pub shape: u32,
+}
+
+impl Set {
     /// The shared-data key of the set: `t`, the table, the number of the set.
     fn key(&self) -> [u8; 13] {
-        // Fingerprints are uniform: the low bits choose the set as well as any.
-        let set = u32::try_from(self.tag & u64::from(self.sets.saturating_sub(1))).unwrap_or(0);
         let mut key = [b't'; 13];
-        let bytes = self.table.to_le_bytes().into_iter().chain(set.to_le_bytes());
+        let bytes = self.table.to_le_bytes().into_iter().chain(self.number.to_le_bytes());
         key.iter_mut().skip(1).zip(bytes).for_each(|(at, byte)| *at = byte);
         key
     }
@@ -71,7 +105,7 @@ pub enum Keep<R, T> {
 /// Reads a record, decides, writes it back; bounded retries. `decide` may run several times.
 ///
 /// # Errors
-/// See [`update`].
+/// See [`crate::store::update`].
 pub fn amend<R: Record, T>(
     store: &mut dyn Store,
     events: &mut dyn Events,
@@ -79,87 +113,237 @@ pub fn amend<R: Record, T>(
     now: Nanos,
     mut decide: impl FnMut(Option<R>) -> Keep<R, T>,
 ) -> Result<T, StoreError> {
-    let mut unreadable = false;
-    let mut evicted = false;
-    let outcome = update(store, &place.key(), |value| {
-        let mut set = Set::<R>::read(value);
-        unreadable = set.unreadable;
-        evicted = false;
-        match decide(set.find(place.tag)) {
-            Keep::Same(outcome) => Change::Keep(outcome),
+    let mut lost = Lost::default();
+    let outcome = edit(store, &place.set().key(), |bytes| {
+        lost = Lost::default();
+        let mut records = Records::<R>::open(bytes, place.shape, &mut lost);
+        match decide(records.find(place.tag, &mut lost)) {
+            Keep::Same(outcome) => Edit::Keep(outcome),
             Keep::Put(record, outcome) => {
-                evicted = set.put(place.tag, record, now);
-                Change::Write(set.write(), outcome)
+                records.put(place.tag, record, &mut lost, now);
+                Edit::Write(outcome)
             }
         }
     });
-    if unreadable {
-        events.on(Event::RecordUnreadable);
-    }
-    if evicted {
-        events.on(Event::RecordEvicted);
-    }
+    lost.tell(events);
     outcome
 }
 
-/// A set, unpacked.
-struct Set<R> {
-    records: Vec<(u64, R)>,
-    unreadable: bool,
+/// Reads one record and leaves everything as it is.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] from the store.
+pub fn read<R: Record>(
+    store: &mut dyn Store,
+    events: &mut dyn Events,
+    place: &Place,
+) -> Result<Option<R>, StoreError> {
+    let found = store.read(&place.set().key())?;
+    let Some(mut bytes) = found.map(|value| value.bytes) else { return Ok(None) };
+    let mut lost = Lost::default();
+    let record = Records::open(&mut bytes, place.shape, &mut lost).find(place.tag, &mut lost);
+    lost.tell(events);
+    Ok(record)
 }
 
-impl<R: Record> Set<R> {
-    fn read(value: Option<&[u8]>) -> Self {
-        let records = value.map_or(Some(Vec::new()), Self::parse);
-        Self { unreadable: records.is_none(), records: records.unwrap_or_default() }
+/// Removes one record; gives back what it was. The set keeps its bytes until they are needed.
+///
+/// # Errors
+/// See [`crate::store::update`].
+pub fn erase<R: Record>(
+    store: &mut dyn Store,
+    events: &mut dyn Events,
+    place: &Place,
+) -> Result<Option<R>, StoreError> {
+    let mut lost = Lost::default();
+    let outcome = edit(store, &place.set().key(), |bytes| {
+        lost = Lost::default();
+        let mut records = Records::<R>::open(bytes, place.shape, &mut lost);
+        let record = records.find(place.tag, &mut lost);
+        match records.slot(place.tag) {
+            None => Edit::Keep(record),
+            Some(slot) => {
+                records.remove(slot);
+                Edit::Write(record)
+            }
+        }
+    });
+    lost.tell(events);
+    outcome
+}
+
+/// Removes all records of one set that are somebody's ([`Record::who`]; a zero means nobody, and
+/// either of the two will do); tells how many they were.
+///
+/// # Errors
+/// See [`crate::store::update`].
+pub fn erase_of<R: Record>(
+    store: &mut dyn Store,
+    events: &mut dyn Events,
+    set: &Set,
+    who: [u32; 2],
+) -> Result<usize, StoreError> {
+    let mut lost = Lost::default();
+    let outcome = edit(store, &set.key(), |bytes| {
+        lost = Lost::default();
+        let mut records = Records::<R>::open(bytes, set.shape, &mut lost);
+        let erased = records.remove_of(who);
+        if erased == 0 { Edit::Keep(erased) } else { Edit::Write(erased) }
+    });
+    lost.tell(events);
+    outcome
+}
+
+/// What a set could not keep.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lost {
+    unreadable: bool,
+    evicted: bool,
+}
+
+impl Lost {
+    /// Told once, for the attempt that counted.
+    fn tell(self, events: &mut dyn Events) {
+        if self.unreadable {
+            events.on(Event::RecordUnreadable);
+        }
+        if self.evicted {
+            events.on(Event::RecordEvicted);
+        }
+    }
+}
+
+/// The records of a set, in its bytes.
+struct Records<'a, R> {
+    /// A header that fits, and behind it nothing but whole records.
+    bytes: &'a mut Vec<u8>,
+    record: core::marker::PhantomData<R>,
+}
+
+impl<'a, R: Record> Records<'a, R> {
+    const SLOT: usize = TAG + R::SIZE;
+
+    /// Takes the bytes as they are, or starts an empty set in their place.
+    fn open(bytes: &'a mut Vec<u8>, shape: u32, lost: &mut Lost) -> Self {
+        match Self::known(bytes, shape) {
+            Known::Fits => {}
+            Known::Absent => Self::reset(bytes, shape),
+            Known::Unreadable => {
+                lost.unreadable = true;
+                Self::reset(bytes, shape);
+            }
+        }
+        Self { bytes, record: core::marker::PhantomData }
     }
 
-    fn parse(bytes: &[u8]) -> Option<Vec<(u64, R)>> {
-        let (head, body) = bytes.split_at_checked(HEAD)?;
-        let &[format, kind, count, _] = head else { return None };
-        let size = usize::from(count).checked_mul(TAG + R::SIZE)?;
-        if format != FORMAT || kind != R::KIND || usize::from(count) > WAYS || body.len() != size {
-            return None;
+    fn known(bytes: &[u8], shape: u32) -> Known {
+        if bytes.is_empty() {
+            return Known::Absent;
         }
-        body.chunks_exact(TAG + R::SIZE)
-            .map(|chunk| {
-                let (tag, body) = chunk.split_at_checked(TAG)?;
-                Some((u64::from_le_bytes(tag.try_into().ok()?), R::decode(body)?))
-            })
-            .collect()
+        let Some((&[format, kind, count, _, s0, s1, s2, s3], body)) = bytes.split_first_chunk()
+        else {
+            return Known::Unreadable;
+        };
+        if format != FORMAT {
+            return Known::Unreadable;
+        }
+        if u32::from_le_bytes([s0, s1, s2, s3]) != shape {
+            return Known::Absent;
+        }
+        let count = usize::from(count);
+        if kind == R::KIND && count <= WAYS && body.len() == count * Self::SLOT {
+            Known::Fits
+        } else {
+            Known::Unreadable
+        }
     }
 
-    fn find(&self, tag: u64) -> Option<R> {
-        self.records.iter().find(|(own, _)| *own == tag).map(|(_, record)| *record)
+    fn reset(bytes: &mut Vec<u8>, shape: u32) {
+        bytes.clear();
+        // Room for the one record that mostly follows.
+        bytes.reserve_exact(HEAD + Self::SLOT);
+        bytes.extend_from_slice(&[FORMAT, R::KIND, 0, 0]);
+        bytes.extend_from_slice(&shape.to_le_bytes());
     }
 
-    /// Puts a record in; tells whether a live one had to go for it.
-    fn put(&mut self, tag: u64, record: R, now: Nanos) -> bool {
-        if let Some((_, slot)) = self.records.iter_mut().find(|(own, _)| *own == tag) {
-            *slot = record;
-            return false;
-        }
-        if self.records.len() < WAYS {
-            self.records.push((tag, record));
-            return false;
-        }
-        let lightest = self.records.iter_mut().min_by_key(|(_, record)| record.weight(now));
-        let Some(slot) = lightest else { return false };
-        let lost = slot.1.weight(now);
-        *slot = (tag, record);
-        lost > 0
+    fn slots(&self) -> impl Iterator<Item = (&[u8; TAG], &[u8])> {
+        let body = self.bytes.get(HEAD..).unwrap_or_default();
+        body.chunks_exact(Self::SLOT).filter_map(|slot| slot.split_first_chunk::<TAG>())
     }
 
-    fn write(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEAD + self.records.len() * (TAG + R::SIZE));
-        let count = u8::try_from(self.records.len()).unwrap_or(0);
-        out.extend_from_slice(&[FORMAT, R::KIND, count, 0]);
-        for (tag, record) in &self.records {
-            out.extend_from_slice(&tag.to_le_bytes());
-            record.encode(&mut out);
-        }
-        out
+    fn slot(&self, tag: u64) -> Option<usize> {
+        let tag = tag.to_le_bytes();
+        self.slots().position(|(own, _)| *own == tag)
     }
+
+    fn find(&self, tag: u64, lost: &mut Lost) -> Option<R> {
+        let tag = tag.to_le_bytes();
+        let (_, body) = self.slots().find(|(own, _)| **own == tag)?;
+        let record = R::decode(body);
+        lost.unreadable |= record.is_none();
+        record
+    }
+
+    /// Puts a record in, for its predecessor, into a free place, or for the lightest. It goes to the
+    /// end, where room has just been made: the bytes never have to grow for it.
+    fn put(&mut self, tag: u64, record: R, lost: &mut Lost, now: Nanos) {
+        if let Some(slot) = self.slot(tag) {
+            self.remove(slot);
+        } else if self.slots().count() >= WAYS {
+            let weights =
+                self.slots().map(|(_, body)| R::decode(body).map_or(0, |r| r.weight(now)));
+            if let Some((slot, weight)) = weights.enumerate().min_by_key(|(_, weight)| *weight) {
+                lost.evicted = weight > 0;
+                self.remove(slot);
+            }
+        }
+        self.bytes.extend_from_slice(&tag.to_le_bytes());
+        record.encode(self.bytes);
+        self.count();
+    }
+
+    /// Removes a record; the last one takes its place.
+    fn remove(&mut self, slot: usize) {
+        let at = HEAD + slot * Self::SLOT;
+        let last = self.bytes.len().saturating_sub(Self::SLOT);
+        if at < last {
+            self.bytes.copy_within(last.., at);
+        }
+        self.bytes.truncate(last);
+        self.count();
+    }
+
+    fn remove_of(&mut self, who: [u32; 2]) -> usize {
+        let is_of = |body: &[u8]| {
+            let own = R::decode(body).map(|record| record.who()).unwrap_or_default();
+            own.iter().zip(who).any(|(own, who)| who != 0 && *own == who)
+        };
+        let mut erased = 0;
+        // Each turn removes one; there are at most `WAYS`.
+        loop {
+            let found = self.slots().position(|(_, body)| is_of(body));
+            let Some(slot) = found else { return erased };
+            self.remove(slot);
+            erased += 1;
+        }
+    }
+
+    fn count(&mut self) {
+        let count = u8::try_from(self.slots().count()).unwrap_or(0);
+        if let Some(byte) = self.bytes.get_mut(2) {
+            *byte = count;
+        }
+    }
+}
+
+/// How bytes read.
+enum Known {
+    /// They are a set of the wanted shape.
+    Fits,
+    /// There are none, or they are of another shape.
+    Absent,
+    /// Nobody writes such a set.
+    Unreadable,
 }
 
 /// Reads fixed-size little-endian numbers off the front of a body.

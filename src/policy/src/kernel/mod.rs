@@ -30,8 +30,12 @@ pub enum Judgement<S> {
         /// After the taking.
         standing: Standing,
     },
-    /// They were not; nothing changes.
+    /// They were not; the request changes nothing.
     Refused {
+        /// To be stored in place of what was there, which lies beyond all that these numbers allow:
+        /// they have changed since, or the clock was ahead. Without it every look would begin the
+        /// same wait anew.
+        mended: Option<S>,
         /// Unchanged by the request.
         standing: Standing,
         /// After exactly this wait the same request is admitted if nobody else comes; `None` when it

@@ -25,7 +25,7 @@ impl<'a> At<'a> {
     fn new(service: &'a str, seed: [u64; 2]) -> Self {
         let table = fingerprint::of(seed, "table of all", "breaker");
         let tag = fingerprint::of(seed, "breaker", service);
-        Self { service, place: Place { table, sets: SETS, tag } }
+        Self { service, place: Place { table, sets: SETS, shape: 0, tag } }
     }
 }
 
@@ -80,6 +80,11 @@ impl Record for Breaker {
             State::HalfOpen => u64::MAX - 1,
             State::Open => u64::MAX,
         }
+    }
+
+    fn who(&self) -> [u32; 2] {
+        // A service's, and nobody's.
+        [0; 2]
     }
 }
 
