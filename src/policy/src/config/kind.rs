@@ -1,7 +1,7 @@
 //! What a value in a policy may be, as data: the walker checks by it, the schema is rendered from it,
 //! and defaults are read from it, so that none of the three can say something else.
 
-use super::text::{Format, show_span};
+use super::text::{Format, show_fraction, show_span};
 use crate::time::Nanos;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -78,6 +78,13 @@ pub(super) enum Kind {
         /// The largest.
         max: u32,
     },
+    /// A fraction in thousandths, both ends included, as a number or as text.
+    Fraction {
+        /// The smallest.
+        min: u32,
+        /// The largest.
+        max: u32,
+    },
     /// `true` or `false`.
     Bool,
     /// A duration such as `250ms`, both ends included.
@@ -144,6 +151,7 @@ impl Kind {
         match self {
             Self::Text(_) | Self::Words { .. } => "a string",
             Self::Integer { .. } => "a whole number",
+            Self::Fraction { .. } => "a number",
             Self::Bool => "a truth value",
             Self::Span { .. } => "a duration",
             Self::List { .. } => "a list",
@@ -160,6 +168,12 @@ impl Kind {
             Self::Words { now, .. } => format!("one of {}", now.join(", ")),
             Self::Integer { min, max } if min == max => format!("the number {min}"),
             Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Fraction { min, max } => format!(
+                "a number from {} to {}, in steps of {}",
+                show_fraction(*min),
+                show_fraction(*max),
+                show_fraction(1)
+            ),
             Self::Bool => "true or false".to_string(),
             Self::Span { min, max } => format!(
                 "a duration such as 250ms, 60s, 10m, 1h or 1d, from {} to {}",

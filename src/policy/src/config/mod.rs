@@ -3,6 +3,8 @@
 mod build;
 mod fingerprint;
 mod kind;
+mod numbers;
+mod overrides;
 mod schema;
 mod section;
 mod shape;

@@ -3,7 +3,7 @@
 
 use super::kind::{Absent, Choice, Field, Kind, LATER, OFF, Object};
 use super::shape;
-use super::text::{Format, SPAN_REGEX};
+use super::text::{FRACTION_REGEX, Format, SPAN_REGEX, show_fraction};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -27,6 +27,18 @@ fn kind(kind: &Kind) -> Value {
         Kind::Words { now, .. } => json!({ "type": "string", "enum": now }),
         Kind::Integer { min, max } if min == max => json!({ "const": min }),
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Kind::Fraction { min, max } => {
+            let number = |thousandths| {
+                serde_json::from_str::<Value>(&show_fraction(thousandths)).unwrap_or_default()
+            };
+            json!({
+                "type": ["number", "string"],
+                "minimum": number(*min),
+                "maximum": number(*max),
+                "pattern": FRACTION_REGEX,
+                "$comment": kind.allowed(),
+            })
+        }
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Span { .. } => {
             json!({ "type": "string", "pattern": SPAN_REGEX, "$comment": kind.allowed() })

@@ -4,6 +4,7 @@
 mod access;
 mod authentication;
 mod keys;
+mod limits;
 
 use super::kind::Absent::{As, Is, Nothing, Required};
 use super::kind::{Absent, Choice, Field, Kind, Object};
@@ -15,6 +16,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use authentication::AUTHENTICATION;
 use keys::{TOKEN, is_reference};
+use limits::LIMIT;
+pub(super) use limits::{ADAPTIVE, OVERRIDE, QUEUE};
 use serde_json::Value;
 
 /// Most entries of a list or map where nothing speaks for another number: a policy is pushed to
@@ -22,19 +25,13 @@ use serde_json::Value;
 pub(super) const ENTRIES_MAX: usize = 1024;
 /// Most limits: each may cost a shared-data access per request.
 const LIMITS_MAX: usize = 64;
-/// Most parts of a limit's key: all are hashed on every request.
-const KEY_PARTS_MAX: usize = 8;
-/// Largest bucket and rate: far above what one gateway serves, and safe in the bucket's arithmetic.
-const REQUESTS_MAX: u32 = 1_000_000_000;
-/// Most keys of one limit; at about 64 bytes each this is the memory that one limit may claim.
-const KEYS_MAX: u32 = 1_048_576;
 /// One day.
 const DAY: Nanos = Nanos::from_secs(86_400);
-/// The longest span of a limit: yearly quotas are the longest that anybody sells.
+/// One year.
 const YEAR: Nanos = DAY.times(365);
 /// One minute.
 const MINUTE: Nanos = Nanos::from_secs(60);
-/// The shortest span of a limit or a breaker: the host's clock is not finer in practice.
+/// The shortest span of a breaker: the host's clock is not finer in practice.
 const MILLI: Nanos = Nanos::from_millis(1);
 
 const fn field(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Field {
@@ -69,7 +66,6 @@ const LINES: Kind = list(&Kind::Text(Format::Line));
 const PERMISSIONS: Kind = list(&Kind::Text(Format::Permission));
 const STATUSES: Kind = list(&Kind::Integer { min: 200, max: 599 });
 const COUNT: Kind = Kind::Integer { min: 1, max: 1_000_000 };
-const TOKENS: Kind = Kind::Integer { min: 1, max: REQUESTS_MAX };
 
 /// The whole document.
 pub(super) static POLICY: Kind = Kind::Object(&DOCUMENT);
@@ -152,7 +148,7 @@ static HTTPS: Object = object(&[field(
 static IP: Object = object(&[
     field("allow", CIDRS, Is("[]"), "When not empty, only these may pass."),
     field("deny", CIDRS, Is("[]"), "These never pass."),
-    field("exempt", CIDRS, Is("[]"), "These are never limited."),
+    field("exempt", CIDRS, Is("[]"), "These are never limited and never banned."),
 ]);
 
 static ENDPOINT: Object = object(&[
@@ -178,61 +174,6 @@ static SECURITY_HEADERS: Object = object(&[
         Is("{}"),
         "Headers to set beside or instead of the preset's; an empty value removes the preset's.",
     ),
-]);
-
-static LIMIT: Object = object(&[
-    field("name", Kind::Text(Format::Name), Required, "A unique name."),
-    field("match", Kind::Object(&MATCH), Is("{}"), "Which requests it counts; without it, all."),
-    field(
-        "key",
-        Kind::List { of: &Kind::Text(Format::KeyPart), min: 0, max: KEY_PARTS_MAX },
-        Required,
-        "What requests are counted by; [] counts all together.",
-    ),
-    field(
-        "algorithm",
-        words(&["token_bucket"], &["sliding_window", "leaky_bucket", "adaptive"]),
-        Is("\"token_bucket\""),
-        "How requests are counted.",
-    ),
-    field("requests", TOKENS, Required, "Tokens that come back every `per`."),
-    field("per", Kind::Span { min: MILLI, max: YEAR }, Required, "The span of `requests`."),
-    field("burst", TOKENS, As("The same as `requests`."), "The size of the bucket."),
-    field("cost", TOKENS, Is("1"), "Tokens that one request takes."),
-    field(
-        "mode",
-        words(&["enforce", "shadow"], &[]),
-        Is("\"enforce\""),
-        "`shadow` counts and reports, and never refuses.",
-    ),
-    field(
-        "scope",
-        words(&["local"], &["leased", "strict"]),
-        Is("\"local\""),
-        "`local` counts what this Envoy serves.",
-    ),
-    field(
-        "on_unavailable",
-        words(&["allow", "refuse"], &["local"]),
-        Is("\"allow\""),
-        "What happens when shared state cannot be had.",
-    ),
-    field(
-        "max_keys",
-        Kind::Integer { min: 1, max: KEYS_MAX },
-        Is("32768"),
-        "Room for keys. Keys fall into sets by chance, so a table that is nearly full forgets some: always the bucket nearest to full.",
-    ),
-    later("penalty", "Bans after repeated violations."),
-    later("queue", "The queue of a leaky bucket."),
-    later("adaptive", "The numbers of an adaptive limit."),
-]);
-
-static MATCH: Object = object(&[
-    field("paths", PATHS, Is("[]"), "Path patterns; empty means any."),
-    field("methods", METHODS, Is("[]"), "Methods in upper case; empty means any."),
-    field("services", SERVICES, Is("[]"), "Services; empty means any."),
-    field("tiers", LINES, Is("[]"), "Tiers of the identity; empty means any."),
 ]);
 
 static BREAKERS: Object = object(&[

@@ -1,6 +1,7 @@
 //! The forms that strings in a policy have: how each is checked, and how each is described.
 
 mod clock;
+mod fraction;
 mod network;
 
 use crate::model::KeyPart;
@@ -9,6 +10,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 pub(super) use clock::{SPAN_REGEX, parse_span, parse_time, show_span};
+pub(super) use fraction::{
+    FRACTION_REGEX, FractionError, fraction_of, parse_fraction, show_fraction,
+};
 pub(super) use network::{is_loopback_origin, parse_cidr};
 
 /// Longest name of an endpoint, a limit or a provider: they become metric labels and log fields.

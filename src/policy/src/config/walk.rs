@@ -3,7 +3,7 @@
 
 use super::Mistake;
 use super::kind::{Absent, Choice, Kind, LATER, OFF, Object};
-use super::text::{Format, parse_span};
+use super::text::{Format, FractionError, fraction_of, parse_fraction, parse_span};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -52,7 +52,7 @@ pub(super) fn walk(value: &Value, kind: &Kind, path: &str, mistakes: &mut Vec<Mi
     Value::Null
 }
 
-/// A value without parts.
+/// A value without parts. A fraction comes back in thousandths.
 fn scalar(value: &Value, kind: &Kind) -> Result<Value, String> {
     let fault = match (kind, value) {
         (Kind::Text(format), Value::String(text)) => format.fault(text),
@@ -78,10 +78,33 @@ fn scalar(value: &Value, kind: &Kind) -> Result<Value, String> {
             Some(span) if span > *max => Some("is too long".to_string()),
             Some(_) => None,
         },
+        (Kind::Fraction { min, max }, Value::Number(_) | Value::String(_)) => {
+            match fraction(value, (*min, *max)) {
+                Ok(thousandths) => return Ok(Value::from(thousandths)),
+                Err(fault) => Some(fault.to_string()),
+            }
+        }
         (Kind::Bool, Value::Bool(_)) => None,
         _ => Some(format!("is not {}", kind.noun())),
     };
     fault.map_or_else(|| Ok(value.clone()), |fault| Err(format!("{} {fault}", shown(value, kind))))
+}
+
+/// A fraction in thousandths, within a range.
+fn fraction(value: &Value, (min, max): (u32, u32)) -> Result<u32, &'static str> {
+    let read = match value {
+        Value::Number(number) => fraction_of(number),
+        Value::String(text) => parse_fraction(text),
+        _ => Err(FractionError::NoNumber),
+    };
+    match read {
+        Err(FractionError::NoNumber) => Err("is not a number"),
+        Err(FractionError::TooFine) => Err("has more than three decimal places"),
+        Err(FractionError::Negative) => Err("is too small"),
+        Ok(thousandths) if thousandths < min => Err("is too small"),
+        Ok(thousandths) if thousandths > max => Err("is too large"),
+        Ok(thousandths) => Ok(thousandths),
+    }
 }
 
 fn walk_list(entries: &[Value], of: &Kind, path: &str, mistakes: &mut Vec<Mistake>) -> Value {

@@ -1,9 +1,12 @@
 //! `rate_limits`: what is counted, by what, and what becomes of those who do not listen.
 
 use crate::pattern::PathPattern;
+use crate::sync::LimitInForce;
+use crate::table::WAYS;
 use crate::time::Nanos;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt;
 
 /// One rate limit.
 #[derive(Clone, Debug)]
@@ -36,6 +39,36 @@ impl Limit {
             matches!(part, KeyPart::User | KeyPart::ApiKey | KeyPart::Claim(_) | KeyPart::Tier)
         };
         !self.key.iter().any(identity) && self.matches.tiers.is_empty()
+    }
+
+    /// How many keys the limit's table has room for; 1 where all are counted together.
+    #[must_use]
+    pub fn keys_max(&self) -> u32 {
+        if self.key.is_empty() { 1 } else { self.table_sets.saturating_mul(WAYS as u32) }
+    }
+
+    /// The limit as administrators see it.
+    #[must_use]
+    pub fn in_force(&self) -> LimitInForce {
+        let (burst, queue) = match self.algorithm {
+            LimitAlgorithm::TokenBucket(bucket) => (Some(bucket.burst), None),
+            LimitAlgorithm::SlidingWindow(_) => (None, None),
+            LimitAlgorithm::LeakyBucket(leak) => (None, Some(leak.queue)),
+            LimitAlgorithm::Adaptive(adaptive) => (Some(adaptive.bucket.burst), None),
+        };
+        LimitInForce {
+            name: self.name.clone(),
+            algorithm: self.algorithm.name().to_string(),
+            key: self.key.iter().map(ToString::to_string).collect(),
+            requests: self.algorithm.requests(),
+            per_ms: self.algorithm.per().as_millis(),
+            burst,
+            queue,
+            cost: self.cost,
+            mode: self.mode.name().to_string(),
+            penalty: self.penalty.is_some(),
+            keys_max: self.keys_max(),
+        }
     }
 }
 
@@ -116,11 +149,12 @@ pub struct Bucket {
 pub struct Window {
     /// Tokens in a window, at least 1.
     pub requests: u32,
-    /// The window, at least 1 ms.
+    /// The window, at least 10 ms, so that each of its parts has one.
     pub per: Nanos,
 }
 
-/// The numbers of a leaky bucket: a request every `per / requests`, up to `queue` wait for that.
+/// The numbers of a leaky bucket: a request every `per / requests`, which is at least 1 µs; up to
+/// `queue` wait for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leak {
     /// Requests per `per`, at least 1.
@@ -200,9 +234,9 @@ pub enum LimitMode {
     Shadow,
 }
 
-impl core::fmt::Display for KeyPart {
+impl fmt::Display for KeyPart {
     /// As in the policy, header names in lower case.
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Service => f.write_str("service"),
             Self::Endpoint => f.write_str("endpoint"),
