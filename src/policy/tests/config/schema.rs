@@ -48,6 +48,7 @@ fn is_type(name: &Value, value: &Value) -> bool {
         "array" => value.is_array(),
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
+        "number" => value.is_number(),
         "integer" => value.as_f64().is_some_and(|n| n.fract() == 0.0),
         other => panic!("a type that this test does not know: {other}"),
     }
