@@ -176,6 +176,15 @@ impl Bootstrap {
         Ok(())
     }
 
+    /// Writes no access log, for measurements of millions of requests.
+    ///
+    /// # Errors
+    /// The connection manager is not where it is expected.
+    pub fn without_access_log(&mut self) -> Result<()> {
+        *self.http("/access_log")? = json!([]);
+        Ok(())
+    }
+
     /// The document, for changes that a measurement needs beyond addresses and paths.
     pub fn document_mut(&mut self) -> &mut Value {
         &mut self.document
@@ -284,6 +293,7 @@ mod tests {
         bootstrap.sidecar("127.0.0.1", 1).unwrap();
         bootstrap.trusted_hops(1).unwrap();
         bootstrap.connections(3).unwrap();
+        bootstrap.without_access_log().unwrap();
         for service in bootstrap.services().unwrap() {
             bootstrap.service(&service, "127.0.0.1", 2).unwrap();
         }

@@ -20,9 +20,11 @@ pub struct Builder {
     policy: Value,
     concurrency: u32,
     with_sidecar: bool,
+    sidecar_at: Option<SocketAddr>,
     trusted_hops: u32,
     http2: Vec<String>,
     connections: Option<u32>,
+    access_log: bool,
     clusters: Vec<(String, SocketAddr)>,
     environment: Vec<(String, String)>,
     files: Option<PathBuf>,
@@ -34,9 +36,11 @@ impl Builder {
             policy,
             concurrency: 2,
             with_sidecar: true,
+            sidecar_at: None,
             trusted_hops: 0,
             http2: Vec::new(),
             connections: None,
+            access_log: true,
             clusters: Vec::new(),
             environment: Vec::new(),
             files: None,
@@ -79,6 +83,14 @@ impl Builder {
         self
     }
 
+    /// Without a sidecar of its own: what listens there is taken for one.
+    #[must_use]
+    pub const fn sidecar_at(mut self, address: SocketAddr) -> Self {
+        self.with_sidecar = false;
+        self.sidecar_at = Some(address);
+        self
+    }
+
     /// As behind one proxy that is trusted: `X-Forwarded-For` and `-Proto` of a request count.
     #[must_use]
     pub const fn behind_proxy(mut self) -> Self {
@@ -97,6 +109,13 @@ impl Builder {
     #[must_use]
     pub const fn connections(mut self, most: u32) -> Self {
         self.connections = Some(most);
+        self
+    }
+
+    /// Without an access log, for more requests than a disk should keep.
+    #[must_use]
+    pub const fn without_access_log(mut self) -> Self {
+        self.access_log = false;
         self
     }
 
@@ -135,15 +154,21 @@ impl Mesh {
         for name in &builder.http2 {
             bootstrap.http2(name)?;
         }
-        let sidecar_at = SocketAddr::from((Ipv4Addr::LOCALHOST, port::reserve()?));
+        let sidecar_at = match builder.sidecar_at {
+            Some(address) => address,
+            None => SocketAddr::from((Ipv4Addr::LOCALHOST, port::reserve()?)),
+        };
         bootstrap.listen(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)?;
         bootstrap.admin(0)?;
         bootstrap.policy(&resource(place))?;
         bootstrap.module(&artefacts.module)?;
-        bootstrap.sidecar("127.0.0.1", sidecar_at.port())?;
+        bootstrap.sidecar(&sidecar_at.ip().to_string(), sidecar_at.port())?;
         bootstrap.trusted_hops(builder.trusted_hops)?;
         if let Some(most) = builder.connections {
             bootstrap.connections(most)?;
+        }
+        if !builder.access_log {
+            bootstrap.without_access_log()?;
         }
         for (name, address) in &builder.clusters {
             let host = address.ip().to_string();

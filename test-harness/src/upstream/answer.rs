@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -253,6 +253,7 @@ fn seen(request: &Request<Incoming>) -> Seen {
         target: request.uri().path_and_query().map_or("/", |t| t.as_str()).to_owned(),
         version: format!("{:?}", request.version()),
         headers: request.headers().iter().map(|(n, v)| (n.to_string(), text(v))).collect(),
+        at: Instant::now(),
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// Requests that are remembered: more than any test looks at, bounded under load.
@@ -122,6 +123,9 @@ pub struct Seen {
     pub version: String,
     /// Headers in order; values lossy.
     pub headers: Vec<(String, String)>,
+    /// When its head had arrived, on this process's clock.
+    #[serde(skip)]
+    pub at: Instant,
 }
 
 impl Seen {

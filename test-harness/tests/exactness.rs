@@ -1,0 +1,167 @@
+//! Limits are exact on four workers at once: never one request too many in any span, and almost none
+//! too few. Alone in its file, so that no other test takes the processors that offer the load.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use test_harness::exact::{bucket, exhausted, share, tightest, window};
+use test_harness::pour::{Exchange, Next, Pour, get};
+use test_harness::{Mesh, policy};
+
+/// Held by the test that has the machine.
+static ALONE: Mutex<()> = Mutex::new(());
+/// So many connections that four workers all have some: the chance that one has none is below one in
+/// a thousand, and below one in ten million that only two have any.
+const CONNECTIONS: usize = 32;
+const SECOND: Duration = Duration::from_secs(1);
+/// Sub-windows of a sliding window (`docs/rate-limiting.md`).
+const PARTS: u32 = 10;
+
+/// A limit, the load that it is under, and where that goes.
+struct Case {
+    limit: Value,
+    /// `/none` has no route: Envoy's own 404 is the cheapest answer that has passed every limit.
+    path: &'static str,
+    /// What an admitted request gets.
+    admitted: u16,
+    /// Requests at once on a connection.
+    depth: usize,
+    lasts: Duration,
+}
+
+/// Offers the load to a gateway with four workers; gives what came of it.
+fn offer(case: &Case) -> Result<Vec<Exchange>> {
+    let _alone = ALONE.lock();
+    let policy = policy::with(&json!({ "rate_limits": [case.limit] }));
+    let mut all = Vec::new();
+    Mesh::with(policy).concurrency(4).run(|mesh| {
+        let pour = Pour { to: mesh.gateway(), connections: CONNECTIONS, depth: case.depth };
+        let end = Instant::now() + case.lasts;
+        all = pour.run(|_, out| {
+            get(case.path, &[], out);
+            if Instant::now() < end { Next::Send } else { Next::End }
+        })?;
+        let strange = all.iter().find(|e| e.status != case.admitted && e.status != 429);
+        ensure!(strange.is_none(), "{strange:?}");
+        let name = case.limit["name"].as_str().context("a limit without a name")?;
+        let count = |outcome| mesh.metric("gateway_rate_limit_total", &[("limit", name), outcome]);
+        let let_in = count(("outcome", "ok"))? + count(("outcome", "near"))?;
+        let passed = all.iter().filter(|e| e.status == case.admitted).count();
+        ensure!(let_in == passed as u64, "{let_in} were counted as let in, {passed} were");
+        ensure!(count(("outcome", "over"))? == all.len() as u64 - let_in);
+        if case.admitted == 200 {
+            ensure!(mesh.upstream("samples")?.count() == let_in);
+        }
+        workers_took_part(mesh)
+    })?;
+    Ok(all)
+}
+
+/// At least three of the four had connections.
+fn workers_took_part(mesh: &mut Mesh) -> Result<()> {
+    let stats = mesh.stats()?;
+    let had = |worker: u32| {
+        let of = format!(".worker_{worker}.downstream_cx_total");
+        stats.sum(|name| name.starts_with("listener.") && name.ends_with(&of)) > 0
+    };
+    let workers = (0..4).filter(|worker| had(*worker)).count();
+    ensure!(workers >= 3, "only {workers} workers had connections");
+    Ok(())
+}
+
+/// Says what was measured, and that no span holds more than `allowed`.
+fn never_too_many(
+    case: &Case,
+    all: &[Exchange],
+    allowed: impl Fn(Duration) -> u64,
+) -> Result<(u64, Duration)> {
+    let admitted = all.iter().filter(|e| e.status == case.admitted);
+    let admitted: Vec<_> = admitted.map(|e| (e.sent, e.done)).collect();
+    let found = tightest(&admitted, allowed).context("nothing was admitted")?;
+    let span = exhausted(all, 429).context("nothing was refused")?;
+    let name = &case.limit["name"];
+    println!("{name}: {} requests in {:?}, {} admitted", all.len(), case.lasts, admitted.len());
+    println!("{name}: nearest to the bound: {found:?}; nothing left for {span:?}");
+    ensure!(found.is_kept(), "{name} admitted too many: {found:?}");
+    ensure!(all.len() >= 2 * admitted.len(), "{name} was hardly offered more than it gives");
+    Ok((admitted.len() as u64, span))
+}
+
+/// At least 99 % of what the bucket gives while it is asked for more: its whole burst before the first
+/// refusal, and what came back between that and the last one.
+fn token_bucket_is_exact(case: &Case) -> Result<()> {
+    let of = |key: &str| case.limit[key].as_u64().context("a number");
+    let (requests, burst) = (of("requests")?, of("burst")?);
+    let all = offer(case)?;
+    let (admitted, span) = never_too_many(case, &all, bucket(burst, requests, SECOND))?;
+    let given = burst + share(requests, span, SECOND);
+    println!("{}: {admitted} of at least {given}", case.limit["name"]);
+    ensure!(admitted * 100 >= given * 99, "{admitted} of {given} were admitted");
+    Ok(())
+}
+
+/// At least `requests` in any eleven sub-windows: when it refuses, the running sub-window and the ten
+/// before it hold `requests`, and the eleven before these did so when the last of them refused.
+fn sliding_window_is_exact(case: &Case) -> Result<()> {
+    let requests = case.limit["requests"].as_u64().context("a number")?;
+    let all = offer(case)?;
+    let (admitted, span) = never_too_many(case, &all, window(requests, SECOND))?;
+    let part = SECOND / PARTS;
+    let elevens = 1 + share(1, span.saturating_sub(part), part * (PARTS + 1));
+    let given = requests * elevens;
+    println!("{}: {admitted} of at least {given}", case.limit["name"]);
+    ensure!(elevens >= 4, "the load was too short to say anything");
+    ensure!(admitted >= given, "{admitted} of {given} were admitted");
+    Ok(())
+}
+
+#[test]
+fn a_token_bucket_is_exact_across_workers() -> Result<()> {
+    token_bucket_is_exact(&Case {
+        limit: json!({ "name": "bucket", "key": [], "algorithm": "token_bucket",
+            "requests": 200, "per": "1s", "burst": 50 }),
+        path: "/api/samples/x",
+        admitted: 200,
+        depth: 1,
+        lasts: Duration::from_secs(5),
+    })
+}
+
+/// So fast that workers take tokens in batches.
+#[test]
+fn a_hot_token_bucket_is_exact_across_workers() -> Result<()> {
+    token_bucket_is_exact(&Case {
+        limit: json!({ "name": "hot-bucket", "key": [], "algorithm": "token_bucket",
+            "requests": 2500, "per": "1s", "burst": 2500 }),
+        path: "/none",
+        admitted: 404,
+        depth: 2,
+        lasts: Duration::from_secs(6),
+    })
+}
+
+#[test]
+fn a_sliding_window_is_exact_across_workers() -> Result<()> {
+    sliding_window_is_exact(&Case {
+        limit: json!({ "name": "window", "key": [], "algorithm": "sliding_window",
+            "requests": 100, "per": "1s" }),
+        path: "/api/samples/x",
+        admitted: 200,
+        depth: 1,
+        lasts: Duration::from_millis(5700),
+    })
+}
+
+/// So fast that workers take tokens in batches, each from one sub-window.
+#[test]
+fn a_hot_sliding_window_is_exact_across_workers() -> Result<()> {
+    sliding_window_is_exact(&Case {
+        limit: json!({ "name": "hot-window", "key": [], "algorithm": "sliding_window",
+            "requests": 2500, "per": "1s" }),
+        path: "/none",
+        admitted: 404,
+        depth: 2,
+        lasts: Duration::from_millis(5700),
+    })
+}
