@@ -11,6 +11,9 @@ pub mod penalty;
 pub mod token_bucket;
 pub mod window;
 
+#[cfg(test)]
+mod testing;
+
 /// How a limit stands after a judgement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {

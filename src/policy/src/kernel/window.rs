@@ -62,7 +62,8 @@ pub fn take(old: Counts, window: &Window, cost: u32, now: Nanos) -> Judgement<Co
 pub fn give_back(old: Counts, window: &Window, cost: u32, taken: Nanos, now: Nanos) -> Counts {
     let part = part(window);
     let (mut state, _) = old.slide(now.0 / part.0);
-    // Whoever took while the clock was behind was counted in the newest sub-window of that time.
+    // Who took while the clock was behind was counted in a newer sub-window than the one that loses
+    // it here: what is held is then forgotten later than it might be, never earlier.
     let age = state.epoch.saturating_sub(taken.0 / part.0);
     let held = usize::try_from(age).ok().and_then(|age| state.counts.get_mut(age));
     if let Some(count) = held {
