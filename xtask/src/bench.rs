@@ -5,6 +5,7 @@
 
 mod gateway;
 mod http;
+mod limits;
 mod machine;
 mod mix;
 mod paced;
@@ -33,16 +34,17 @@ const WARM_UP_SECONDS: u32 = 1;
 /// What can be chosen for a run.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Only this suite; both by default.
+    /// Only this suite; all by default.
     #[arg(long, value_enum)]
     suite: Option<Suite>,
-    /// Rounds; every case is measured once in each. 7 for the mix and 5 for tokens by default.
+    /// Rounds; every case is measured once in each. 7 for the mix and the limits and 5 for tokens by
+    /// default.
     #[arg(long)]
     rounds: Option<u32>,
-    /// Seconds of each load of a case in a round. 3 for the mix and 1 for tokens by default.
+    /// Seconds of each load of a case in a round. 3 for the mix and 1 for the others by default.
     #[arg(long)]
     seconds: Option<u32>,
-    /// Requests per second of the mix's fixed load.
+    /// Requests per second of the fixed load of the mix, and of the flood of the limits.
     #[arg(long, default_value_t = 3000)]
     rate: u32,
     /// Connections of every load.
@@ -70,6 +72,8 @@ enum Suite {
     Mix,
     /// One token of each algorithm, cold and warm, beside `jwt_authn`.
     Tokens,
+    /// One, three and six rate limits beside `local_ratelimit`, and a flood of refused requests.
+    Limits,
 }
 
 /// The load of a suite.
@@ -113,6 +117,9 @@ pub(crate) fn run(args: &Args, ctx: &Workspace) -> Result<()> {
     if wanted(Suite::Tokens) {
         tokens::run(&run, &setting)?;
     }
+    if wanted(Suite::Limits) {
+        limits::run(&run, &setting)?;
+    }
     upstream.must_run()
 }
 
@@ -149,18 +156,13 @@ fn saturate(
     connections: u32,
     seconds: u32,
 ) -> Result<(wrk::Saturated, f64)> {
-    metered(gateway, || {
-        wrk::saturate(wrk, &gateway.url(), gateway.headers(), (connections, seconds))
-    })
+    let what = wrk::What { url: &gateway.url(), headers: gateway.headers(), script: None };
+    metered(gateway, || wrk::saturate(wrk, &what, (connections, seconds)))
 }
 
 /// Runs a load; its result and the CPU microseconds that Envoy used per request it served.
 fn metered<T>(gateway: &Gateway, load: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
-    let before = gateway.served()?;
-    let cpu_before = process::cpu_ns(gateway.pid())?;
-    let result = load()?;
-    let cpu = process::cpu_ns(gateway.pid())?.saturating_sub(cpu_before);
-    let served = gateway.served()?.since(before);
+    let (result, cpu, served) = counted(gateway, load)?;
     if served.other > 0 || served.good == 0 {
         bail!(
             "of the requests {} were answered with 2xx and {} with something else: \
@@ -170,6 +172,18 @@ fn metered<T>(gateway: &Gateway, load: impl FnOnce() -> Result<T>) -> Result<(T,
         );
     }
     Ok((result, micros(cpu) / precise(served.good)))
+}
+
+/// Runs a load; its result, the CPU nanoseconds that Envoy used, and what it answered.
+fn counted<T>(
+    gateway: &Gateway,
+    load: impl FnOnce() -> Result<T>,
+) -> Result<(T, u64, process::Served)> {
+    let before = gateway.served()?;
+    let cpu_before = process::cpu_ns(gateway.pid())?;
+    let result = load()?;
+    let cpu = process::cpu_ns(gateway.pid())?.saturating_sub(cpu_before);
+    Ok((result, cpu, gateway.served()?.since(before)))
 }
 
 /// Nanoseconds as microseconds.

@@ -119,10 +119,11 @@ fn measure(gateways: &[Running], wrk: &Path, load: Load) -> Result<Vec<Series>> 
 /// One case, once: saturated, then at the fixed load.
 fn sample(gateway: &Gateway, wrk: &Path, load: Load) -> Result<Sample> {
     let (saturated, cpu) = saturate(gateway, wrk, load.connections, load.seconds)?;
+    let requests = [gateway.request().to_owned()];
     let (paced, paced_cpu) = metered(gateway, || {
         paced::offer(paced::Offer {
             to: gateway.address(),
-            request: gateway.request().as_bytes(),
+            requests: &requests,
             connections: load.connections,
             rate: load.rate,
             lasting: Duration::from_secs(u64::from(load.seconds)),

@@ -8,7 +8,7 @@
 //! One thread per connection, blocking: nothing of an event loop's granularity is in the numbers.
 
 use super::http::Connection;
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use std::fs;
 use std::net::SocketAddr;
 use std::thread;
@@ -22,8 +22,8 @@ const LEAD: Duration = Duration::from_millis(50);
 pub(super) struct Offer<'a> {
     /// The listener.
     pub(super) to: SocketAddr,
-    /// A whole HTTP/1.1 request.
-    pub(super) request: &'a [u8],
+    /// Whole HTTP/1.1 requests, sent in turn.
+    pub(super) requests: &'a [String],
     /// Connections, each with at most one request at a time.
     pub(super) connections: u32,
     /// Requests per second over all connections.
@@ -82,6 +82,9 @@ fn one_connection(offer: Offer<'_>, number: u32, start: Instant) -> Result<Paced
     let spacing = Duration::from_secs(1) / offer.rate.max(1);
     let period = spacing.saturating_mul(offer.connections);
     let mut due_in = spacing.saturating_mul(number);
+    // Every connection goes through all requests, and begins with another one.
+    let begin = usize::try_from(number).unwrap_or(0) % offer.requests.len().max(1);
+    let mut requests = offer.requests.iter().cycle().skip(begin);
     while due_in < offer.lasting {
         let due = start + due_in;
         let free_in_time = Instant::now() <= due;
@@ -89,7 +92,8 @@ fn one_connection(offer: Offer<'_>, number: u32, start: Instant) -> Result<Paced
         if free_in_time {
             run.lateness.push(nanos(due.elapsed()));
         }
-        let status = connection.call(offer.request)?.status;
+        let request = requests.next().context("there is nothing to send")?;
+        let status = connection.call(request.as_bytes())?.status;
         run.latencies.push(nanos(due.elapsed()));
         if status != 200 {
             let (count, first) = run.refused.unwrap_or((0, status));

@@ -14,6 +14,9 @@ pub(super) const SERVICE: &str = "samples";
 pub(super) const PATH: &str = "/api/samples/1";
 /// So many requests a second that no limit refuses one.
 const PLENTY: u32 = 1_000_000;
+/// Buckets of values that the native limit keeps; its default of 20 would throw them out all the
+/// time in the suite of limits.
+const NATIVE_BUCKETS: u32 = 2048;
 /// Entries of the native token cache; ours is sized by the policy. One token is used here.
 pub(super) const NATIVE_CACHE: u32 = 1000;
 
@@ -148,6 +151,11 @@ pub(super) fn jwt_provider(provider: Value) -> Value {
 
 /// `everyone` and `per-user`, with the rate limit headers that our filter sends as well.
 fn local_ratelimit() -> Value {
+    rate_limit_by("x-user-id")
+}
+
+/// `local_ratelimit` with a bucket for all and one per value of that request header.
+pub(super) fn rate_limit_by(header: &str) -> Value {
     let bucket = json!({
         "max_tokens": PLENTY, "tokens_per_fill": PLENTY, "fill_interval": "1s",
     });
@@ -162,10 +170,11 @@ fn local_ratelimit() -> Value {
             "filter_enforced": always,
             "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
             "rate_limits": [{ "actions": [{
-                "request_headers": { "header_name": "x-user-id", "descriptor_key": "user" },
+                "request_headers": { "header_name": header, "descriptor_key": "who" },
             }] }],
-            // An empty value stands for any: a bucket per user.
-            "descriptors": [{ "entries": [{ "key": "user" }], "token_bucket": bucket }],
+            // An empty value stands for any: a bucket per value.
+            "descriptors": [{ "entries": [{ "key": "who" }], "token_bucket": bucket }],
+            "max_dynamic_descriptors": NATIVE_BUCKETS,
         }),
     )
 }

@@ -13,11 +13,20 @@ pub(super) struct Saturated {
     pub(super) refused: u64,
 }
 
+/// What wrk sends.
+pub(super) struct What<'a> {
+    /// Where to.
+    pub(super) url: &'a str,
+    /// Headers of every request.
+    pub(super) headers: &'a [(String, String)],
+    /// A Lua script that makes the requests; without one they are all the same.
+    pub(super) script: Option<&'a Path>,
+}
+
 /// Runs wrk with one thread; blocks for `seconds`.
 pub(super) fn saturate(
     wrk: &Path,
-    url: &str,
-    headers: &[(String, String)],
+    what: &What<'_>,
     (connections, seconds): (u32, u32),
 ) -> Result<Saturated> {
     let mut command = tools::command(wrk);
@@ -28,10 +37,13 @@ pub(super) fn saturate(
         "--timeout",
         "10s",
     ]);
-    for (name, value) in headers {
+    for (name, value) in what.headers {
         command.args(["-H", &format!("{name}: {value}")]);
     }
-    let output = command.arg(url).output();
+    if let Some(script) = what.script {
+        command.arg("-s").arg(script);
+    }
+    let output = command.arg(what.url).output();
     let output = output.map_err(|e| anyhow!("{}: {e}", wrk.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
