@@ -61,7 +61,8 @@ fn policy(demo: &Value) -> Value {
     for limit in limits.into_iter().flatten().filter_map(Value::as_object_mut) {
         limit.insert("requests".to_owned(), json!(PLENTY));
         limit.insert("per".to_owned(), json!("1s"));
-        limit.insert("burst".to_owned(), json!(PLENTY));
+        // It is the same as `requests` then; a sliding window has none.
+        limit.remove("burst");
     }
     policy
 }
