@@ -9,36 +9,47 @@ mod answer;
 mod call;
 mod copying;
 mod lease;
+mod line;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod work;
 
 use crate::host::Host;
+use crate::load;
 use crate::metrics::Metrics;
 use crate::plugin::TICK;
 use crate::replica::View;
 use crate::replica::handover::Handover;
 use crate::seed::Seed;
 use crate::store::SharedData;
-use answer::Trouble;
+use crate::sweep::Sweeping;
 use lease::Lease;
-use policy::model::Policy;
-use policy::pipeline::{ResetOutcome, reset_breaker};
+use policy::event::{Event, Events};
+use policy::model::{Limit, LimitAlgorithm, Policy};
 use policy::replica::Seeded;
-use policy::sync::{Action, COMMANDS_MAX, Command, Done, DoneOutcome, Position, Wants};
+use policy::sync::{Done, Position, Wants};
 use policy::time::{Moment, Nanos};
 use std::cell::RefCell;
 use std::rc::Rc;
+use work::Worked;
+
+pub(crate) use answer::{Trouble, signed};
+pub(crate) use line::{Line, draw, instance};
 
 /// How long the sidecar may hold a poll. Shorter than common idle timeouts on the way.
 const WAIT: Nanos = Nanos::from_secs(5);
-/// When Envoy gives a call up: the sidecar's own time, and two seconds for the way.
-const TIMEOUT: Nanos = Nanos::from_secs(7);
-/// When a call counts as lost although no answer came, not even Envoy's own: later than any answer.
-const OVERDUE: Nanos = Nanos::from_secs(9);
+/// The same for a policy with an adaptive limit: answers tell the load, at least once a second.
+const WAIT_LOAD: Nanos = Nanos::from_millis(900);
+/// When Envoy gives a call up: the sidecar's own time, and this for the way.
+pub(crate) const WAY: Nanos = Nanos::from_secs(2);
+/// After twice that a call counts as lost although no answer came, not even Envoy's own: later than
+/// any answer.
+const OVERDUE: Nanos = Nanos::from_secs(4);
 /// An answer without commands that comes sooner than this is followed by the next tick, not by the
 /// next poll: a sidecar that does not hold polls must not make us spin.
 const HELD_MIN: Nanos = Nanos::from_millis(50);
-/// The tick while a batch is stored in slices: the worker serves requests for most of the time.
+/// The tick while a batch is stored or a table swept in slices: the worker serves requests for most
+/// of the time.
 const SLICE_TICK: Nanos = Nanos::from_millis(5);
 /// The tick of a plugin that needs the sidecar's state and has none yet: requests are refused
 /// meanwhile.
@@ -51,11 +62,12 @@ pub(crate) struct Sync<H: Host> {
     host: H,
     metrics: Metrics<H>,
     view: Rc<View<H>>,
-    cluster: String,
-    authorization: Vec<u8>,
-    policy: String,
-    hash: String,
+    line: Line<H>,
+    /// As the document has it.
+    policy: Policy,
     wants: Wants,
+    /// How long the sidecar may hold a poll.
+    wait: Nanos,
     state: RefCell<State>,
 }
 
@@ -67,14 +79,19 @@ struct State {
     held: bool,
     generation: u32,
     flight: Option<Flight>,
+    /// When the last call was made.
+    called: Nanos,
     /// A batch that is not stored yet.
     handover: Option<Handover>,
+    /// A command that is not done yet, and those behind it.
+    sweeping: Option<Sweeping>,
     /// Whether a fetch since the last tick brought nothing.
     vain: bool,
     /// Why the last batch was not taken.
     untaken: Option<Trouble>,
     link: Link,
-    /// Outcomes that the sidecar asks for again.
+    /// Outcomes for the next poll alone: answers to questions, which the sidecar asks again if they
+    /// are lost, and what it has asked for again.
     again: Vec<Done>,
 }
 
@@ -125,23 +142,15 @@ impl<H: Host> Sync<H> {
         metrics: &Metrics<H>,
         view: &Rc<View<H>>,
     ) -> Option<Self> {
-        let sidecar = policy.sidecar.as_ref()?;
-        let mut authorization = b"Bearer ".to_vec();
-        authorization.extend_from_slice(sidecar.token.reveal());
-        let keys = policy.authentication.as_ref().and_then(|section| section.api_keys.as_ref());
-        let wants = Wants {
-            files: policy.files().into_iter().map(Into::into).collect(),
-            revocations_max: policy.revocation.as_ref().map(|revocation| revocation.max),
-            api_keys: keys.is_some(),
-        };
+        let line = Line::new(policy, host)?;
+        let wants = wants(policy);
         Some(Self {
             host: host.clone(),
             metrics: metrics.clone(),
             view: Rc::clone(view),
-            cluster: sidecar.cluster.clone(),
-            authorization,
-            policy: policy.name.clone(),
-            hash: format!("{:016x}", policy.hash),
+            line,
+            policy: policy.clone(),
+            wait: if wants.load { WAIT_LOAD } else { WAIT },
             wants,
             state: RefCell::default(),
         })
@@ -149,11 +158,12 @@ impl<H: Host> Sync<H> {
 
     /// When the next tick is wanted, for a plugin that was configured that long ago.
     pub(crate) fn pace(&self, age: Nanos) -> Nanos {
-        if self.state.try_borrow().is_ok_and(|state| state.handover.is_some()) {
+        let is_slicing = |state: &State| state.handover.is_some() || state.sweeping.is_some();
+        if self.state.try_borrow().is_ok_and(|state| is_slicing(&state)) {
             return SLICE_TICK;
         }
         let seeded = || self.view.look().state.is_some_and(|state| state.seeded == Seeded::Yes);
-        let Wants { files, revocations_max, api_keys } = &self.wants;
+        let Wants { files, revocations_max, api_keys, .. } = &self.wants;
         let needy = !files.is_empty() || revocations_max.is_some() || *api_keys;
         if needy && age < HURRY_MAX && !seeded() { FIRST_TICK } else { TICK }
     }
@@ -177,7 +187,10 @@ impl<H: Host> Sync<H> {
                     return self.hand_over(&mut state, turn);
                 }
                 self.give_up(&mut state, now);
-                if state.flight.is_none() {
+                let Some(lease) = self.sweep(&mut state, lease, turn) else { return state.lose() };
+                // Ticks come thick while a table is swept; calls do not.
+                let is_due = state.sweeping.is_none() || now - state.called >= TICK;
+                if state.flight.is_none() && is_due {
                     self.poll(&mut state, &lease, turn);
                 }
             }
@@ -190,7 +203,7 @@ impl<H: Host> Sync<H> {
     /// Lets go of a call that will never be answered, and of a poll whose word is out of date.
     fn give_up(&self, state: &mut State, now: Nanos) {
         let Some(flight) = &state.flight else { return };
-        if now - flight.sent > OVERDUE {
+        if now - flight.sent > self.wait + OVERDUE {
             state.flight = None;
             self.down(state, Trouble::Unreachable);
         } else if flight.position != self.position() {
@@ -232,14 +245,22 @@ impl<H: Host> Sync<H> {
         // Whoever holds the lease now is sent the same commands.
         let Some(lease) = self.answered(told, turn) else { return state.lose() };
         self.up(state);
-        let idle = answer.commands.is_empty();
-        let Some(lease) = self.work(state, lease, answer.commands, turn) else {
+        self.hear(answer.load, turn.now.monotonic);
+        let Some((lease, worked)) = self.work(state, lease, answer.commands, turn) else {
             return state.lose();
         };
         if answer.state != self.position() {
             self.fetch(state, turn);
-        } else if !idle || !hasty {
+        } else if worked == Worked::Something || !hasty {
             self.poll(state, &lease, turn);
+        }
+    }
+
+    /// Tells every worker the load, where a limit goes by it.
+    fn hear(&self, sample: Option<u32>, now: Nanos) {
+        let Some(sample) = sample.filter(|_| self.wants.load) else { return };
+        if load::hear(&self.host, sample, now).is_err() {
+            self.metrics.clone().on(Event::StoreFailed);
         }
     }
 
@@ -249,40 +270,6 @@ impl<H: Host> Sync<H> {
         let now = turn.now.monotonic;
         Lease::change(&mut store, turn.me, now, |lease| lease.was_told(told, now)).ok().flatten()
     }
-
-    /// Does commands in order, each once. `None` when the lease was lost on the way.
-    fn work(
-        &self,
-        state: &mut State,
-        mut lease: Lease,
-        commands: Vec<Command>,
-        turn: Turn,
-    ) -> Option<Lease> {
-        let mut store = SharedData(self.host.clone());
-        for command in commands.into_iter().take(COMMANDS_MAX) {
-            if let Some(outcome) = lease.outcome(command.id) {
-                state.again.push(Done { id: command.id, outcome });
-                continue;
-            }
-            let done = Done { id: command.id, outcome: self.act(&command.action, turn) };
-            let noted = Lease::change(&mut store, turn.me, turn.now.monotonic, |lease| {
-                lease.note(done.clone());
-            });
-            lease = noted.ok().flatten()?;
-        }
-        Some(lease)
-    }
-
-    fn act(&self, action: &Action, turn: Turn) -> DoneOutcome {
-        let mut store = SharedData(self.host.clone());
-        let mut events = self.metrics.clone();
-        let Action::ResetBreaker { service } = action;
-        match reset_breaker(service, &mut store, &mut events, turn.seed.keys, turn.now) {
-            Ok(ResetOutcome::Closed) => DoneOutcome::Applied,
-            Ok(ResetOutcome::Unknown) => DoneOutcome::Unknown,
-            Err(_) => DoneOutcome::Failed,
-        }
-    }
 }
 
 impl State {
@@ -291,6 +278,22 @@ impl State {
         self.held = false;
         self.flight = None;
         self.handover = None;
+        self.sweeping = None;
         self.link = Link::Unknown;
+    }
+}
+
+/// What a policy needs of its sidecar.
+fn wants(policy: &Policy) -> Wants {
+    let section = policy.authentication.as_ref();
+    let providers = section.iter().flat_map(|section| &section.providers);
+    let is_adaptive = |limit: &Limit| matches!(limit.algorithm, LimitAlgorithm::Adaptive(_));
+    Wants {
+        files: policy.files().into_iter().map(Into::into).collect(),
+        revocations_max: policy.revocation.as_ref().map(|revocation| revocation.max),
+        api_keys: section.is_some_and(|section| section.api_keys.is_some()),
+        load: policy.rate_limits.iter().any(is_adaptive),
+        limits: policy.rate_limits.iter().map(Limit::in_force).collect(),
+        providers: providers.map(|provider| provider.name.clone()).collect(),
     }
 }

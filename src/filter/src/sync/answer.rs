@@ -11,7 +11,7 @@ const POLL_BYTES_MAX: usize = 256 * 1024;
 
 /// Why an answer is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// Envoy would not send the call (no such cluster, no host in it).
     Unsendable,
     /// No answer, or one that the sidecar did not make.
@@ -64,6 +64,16 @@ pub(super) fn batch<H: Host>(host: &H, size: usize) -> Result<Vec<u8>, Trouble> 
 }
 
 fn body<H: Host>(host: &H, size: usize, max: usize) -> Result<Vec<u8>, Trouble> {
+    signed(host)?;
+    if size > max {
+        return Err(Trouble::Unreadable);
+    }
+    host.buffer(Buffer::CallResponseBody, size).map_err(|_| Trouble::Unreachable)
+}
+
+/// Whether the answer that the host has for us now is the sidecar's, in our version of the protocol,
+/// and says yes. For a report that is all there is to know.
+pub(crate) fn signed<H: Host>(host: &H) -> Result<(), Trouble> {
     let map = host.headers(Map::CallResponse).map_err(|_| Trouble::Unreachable)?;
     let headers = Headers::new(&map);
     let marker = match headers.only(MARKER) {
@@ -76,14 +86,10 @@ fn body<H: Host>(host: &H, size: usize, max: usize) -> Result<Vec<u8>, Trouble> 
         theirs => return Err(Trouble::WrongProtocol(theirs.unwrap_or(0))),
     }
     match headers.first(":status").and_then(number) {
-        Some(200) => {}
+        Some(200) => Ok(()),
         status => {
             let status = status.and_then(|status| u16::try_from(status).ok());
-            return Err(Trouble::Status(status.unwrap_or(0)));
+            Err(Trouble::Status(status.unwrap_or(0)))
         }
     }
-    if size > max {
-        return Err(Trouble::Unreadable);
-    }
-    host.buffer(Buffer::CallResponseBody, size).map_err(|_| Trouble::Unreachable)
 }

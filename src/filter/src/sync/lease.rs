@@ -29,7 +29,8 @@ pub(crate) struct Lease {
     pub(crate) answered: Nanos,
     /// Commands up to this number have been reported, and the sidecar has answered since.
     reported: u64,
-    /// The last commands done, in rising order.
+    /// The last commands done, in rising order. Questions are not among them: their answers would
+    /// have no room here.
     done: Vec<Done>,
 }
 
@@ -174,5 +175,6 @@ fn entry(bytes: &[u8]) -> Option<Done> {
         2 => DoneOutcome::Failed,
         _ => return None,
     };
-    Some(Done { id: u64::from_le_bytes(id.try_into().ok()?), outcome })
+    let id = u64::from_le_bytes(id.try_into().ok()?);
+    Some(Done { id, outcome, standings: Vec::new() })
 }

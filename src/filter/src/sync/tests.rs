@@ -8,19 +8,19 @@ use policy::kernel::breaker::CallResult;
 use policy::stage::breaker::{Settlement, settle};
 use serde_json::{Value, json};
 
-pub(super) struct Node {
+pub(crate) struct Node {
     pub(super) host: FakeHost,
     pub(super) sync: Sync<FakeHost>,
     pub(super) view: Rc<View<FakeHost>>,
     metrics: Metrics<FakeHost>,
 }
 
-pub(super) type Header<'a> = (&'a [u8], &'a [u8]);
+pub(crate) type Header<'a> = (&'a [u8], &'a [u8]);
 
-pub(super) const OK: [Header; 2] = [(b":status", b"200"), (b"x-tracseq-sync", b"2")];
+pub(crate) const OK: [Header; 2] = [(b":status", b"200"), (b"x-tracseq-sync", b"3")];
 const SEED: Seed = Seed { keys: [1, 2], instance: 3 };
 
-pub(super) fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     let document = json!({
         "version": 1,
         "circuit_breakers": {"default": {"failure_threshold": 3}},
@@ -69,7 +69,7 @@ impl Node {
 
     fn good(&self, commands: Value) {
         let state = self.poll()["state"].clone();
-        let body = json!({"protocol": 2, "commands": commands, "state": state}).to_string();
+        let body = json!({"protocol": 3, "commands": commands, "state": state}).to_string();
         self.answer(&OK, body.as_bytes());
     }
 
@@ -122,9 +122,12 @@ fn a_poll_says_who_asks_and_the_first_is_answered_at_once() {
     let node = Node::new(FakeHost::new(1));
     node.tick();
     let poll = node.poll();
-    assert_eq!(poll["protocol"], 2);
+    assert_eq!(poll["protocol"], 3);
     assert_eq!(poll["state"], json!({"store": "", "number": 0}));
-    let wants = json!({"files": [], "revocations_max": null, "api_keys": false});
+    let wants = json!({
+        "files": [], "revocations_max": null, "api_keys": false,
+        "load": false, "limits": [], "providers": [],
+    });
     assert_eq!(poll["wants"], wants);
     assert_eq!(poll["instance"], "0000000000000003");
     assert_eq!(poll["policy"]["generation"], 4);
@@ -196,16 +199,16 @@ fn what_a_dead_holder_did_is_not_done_again_by_its_heir() {
 #[test]
 fn what_no_sidecar_says_is_no_answer_and_is_logged_once() {
     let [ok, marker] = OK;
-    let good = r#"{"protocol":2,"commands":[],"state":{"store":"","number":0}}"#;
+    let good = r#"{"protocol":3,"commands":[],"state":{"store":"","number":0}}"#;
     let bad: [(&[Header], &str); 9] = [
         (&[(b":status", b"503")], "upstream connect error"),
         (&[ok], good),
         (&[ok, marker, marker], good),
-        (&[ok, (b"x-tracseq-sync", b"3")], good),
+        (&[ok, (b"x-tracseq-sync", b"2")], good),
         (&[(b":status", b"401"), marker], good),
         (&[ok, marker], ""),
         (&[ok, marker], "{nope"),
-        (&[ok, marker], &good.replace(":2", ":3")),
+        (&[ok, marker], &good.replace(":3", ":2")),
         (&[], ""),
     ];
     for (headers, body) in bad {
@@ -309,8 +312,8 @@ fn a_record_that_cannot_be_read_counts_as_none() {
 fn an_old_sidecar_is_told_from_none_and_the_log_says_so() {
     let node = Node::new(FakeHost::new(1));
     node.tick();
-    let old = r#"{"protocol":1,"commands":[]}"#;
-    node.answer(&[(b":status", b"200"), (b"x-tracseq-sync", b"1")], old.as_bytes());
+    let old = r#"{"protocol":2,"commands":[],"state":{"store":"","number":0}}"#;
+    node.answer(&[(b":status", b"200"), (b"x-tracseq-sync", b"2")], old.as_bytes());
     assert_eq!(node.host.logged("the sidecar speaks another protocol version"), 1);
-    assert_eq!(node.host.logged(r#""protocol":1"#), 1);
+    assert_eq!(node.host.logged(r#""protocol":2"#), 1);
 }

@@ -76,7 +76,7 @@ impl Sidecar {
             return false;
         }
         let state = json!({"store": mine, "number": self.number});
-        let body = json!({"protocol": 2, "commands": [], "state": state}).to_string();
+        let body = json!({"protocol": 3, "commands": [], "state": state}).to_string();
         node.answer(&OK, body.as_bytes());
         true
     }

@@ -57,7 +57,7 @@ fn bytes_that_are_no_batch_change_nothing() {
         bytes
     };
     // Version, flags, table, bucket, length.
-    let wrong = [(0, 2), (1, 4), (1, 255), (34, 0), (34, 4), (35, 64), (38, 1), (39, 6), (42, 255)];
+    let wrong = [(0, 2), (1, 4), (1, 255), (34, 0), (34, 6), (35, 64), (38, 1), (39, 6), (42, 255)];
     bad.extend(wrong.map(|(at, byte)| spoiled(at, byte)));
     bad.push([&good[..], &[0]].concat());
     bad.push(vec![1; policy::replica::batch::BYTES_MAX + 1]);
@@ -90,7 +90,7 @@ fn a_sidecar_that_has_nothing_new_and_says_otherwise_does_not_make_us_spin() {
     let (node, sidecar) = started();
     sidecar.serve(&node);
     let state = json!({"store": "0000000000000007", "number": 99});
-    let liar = json!({"protocol": 2, "commands": [], "state": state}).to_string();
+    let liar = json!({"protocol": 3, "commands": [], "state": state}).to_string();
     for _ in 0..5 {
         node.answer(&OK, liar.as_bytes());
         assert!(sidecar.answer(&node));
