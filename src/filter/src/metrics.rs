@@ -17,6 +17,7 @@ use hashbrown::HashMap;
 use name::{Name, full};
 use policy::event::{CallKind, Event, Events, LimitOutcome};
 use policy::kernel::breaker::State;
+use policy::model::{Limit, LimitAlgorithm};
 use policy::reason::Reason;
 use policy::time::Nanos;
 use std::cell::RefCell;
@@ -68,6 +69,14 @@ struct ServiceSlots {
 /// Classes of HTTP statuses.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// The metrics of one limit.
+#[derive(Debug, Default)]
+struct LimitSlots {
+    outcomes: [Slot; LIMIT_OUTCOMES.len()],
+    paused: Slot,
+    bans: Slot,
+}
+
 /// The metrics without a label from outside.
 #[derive(Debug, Default)]
 struct PlainSlots {
@@ -93,7 +102,7 @@ pub(crate) struct Metrics<H> {
 #[derive(Debug, Default)]
 struct Table {
     services: HashMap<String, ServiceSlots>,
-    limits: HashMap<String, [Slot; LIMIT_OUTCOMES.len()]>,
+    limits: HashMap<String, LimitSlots>,
     plain: PlainSlots,
     access: AccessSlots,
     bug_lines: u32,
@@ -139,12 +148,18 @@ impl<H: Host> Metrics<H> {
     }
 
     /// Defines what a request of this policy may need, so that no request pays for it.
-    pub(crate) fn prepare<'a>(&self, limits: impl Iterator<Item = &'a str>) {
+    pub(crate) fn prepare(&self, limits: &[Limit]) {
         let Ok(mut table) = self.table.try_borrow_mut() else { return };
         for limit in limits {
-            let (limit, slots) = table.limit(limit);
-            for (outcome, slot) in LIMIT_OUTCOMES.iter().zip(slots) {
-                self.id(slot, Name::RateLimit, &[("limit", limit), ("outcome", outcome.label())]);
+            let (name, slots) = table.limit(&limit.name);
+            for (outcome, slot) in LIMIT_OUTCOMES.iter().zip(&mut slots.outcomes) {
+                self.id(slot, Name::RateLimit, &[("limit", name), ("outcome", outcome.label())]);
+            }
+            if matches!(limit.algorithm, LimitAlgorithm::LeakyBucket(_)) {
+                self.id(&mut slots.paused, Name::RateLimitPaused, &[("limit", name)]);
+            }
+            if limit.penalty.is_some() {
+                self.id(&mut slots.bans, Name::Bans, &[("limit", name)]);
             }
         }
     }
@@ -263,7 +278,7 @@ impl Table {
     }
 
     /// A limit's slots, and the name that they go by.
-    fn limit<'a>(&mut self, name: &'a str) -> (&'a str, &mut [Slot; LIMIT_OUTCOMES.len()]) {
+    fn limit<'a>(&mut self, name: &'a str) -> (&'a str, &mut LimitSlots) {
         let room = self.limits.len() < LIMITS_MAX || self.limits.contains_key(name);
         let name = if room { name } else { OTHER };
         (name, self.limits.entry_ref(name).or_default())
@@ -287,10 +302,19 @@ impl<H: Host> Events for Metrics<H> {
             Event::Csrf(outcome) => self.csrf(&mut table.access, outcome),
             Event::RateLimit { limit, outcome } => {
                 let (limit, slots) = table.limit(limit);
-                if let Some(slot) = slots.get_mut(outcome as usize) {
+                if let Some(slot) = slots.outcomes.get_mut(outcome as usize) {
                     let labels = [("limit", limit), ("outcome", outcome.label())];
                     self.add(slot, Name::RateLimit, &labels, 1);
                 }
+            }
+            Event::Paused { limit } => {
+                let (limit, slots) = table.limit(limit);
+                self.add(&mut slots.paused, Name::RateLimitPaused, &[("limit", limit)], 1);
+            }
+            // For how long and whom goes to the sidecar, where an administrator sees it.
+            Event::Banned { limit, span: _ } => {
+                let (limit, slots) = table.limit(limit);
+                self.add(&mut slots.bans, Name::Bans, &[("limit", limit)], 1);
             }
             Event::BreakerCall { service, kind } => {
                 let (service, slots) = table.service(service);

@@ -4,23 +4,31 @@
 //! plugin that it has. Envoy asks once, in a throw-away VM, and remembers the answer, so reading a
 //! policy depends on nothing but its text and the environment.
 
+mod needs;
+mod timer;
+
 use crate::document;
 use crate::generation::{Raised, Standing, stand};
 use crate::host::{Buffer, Host, Level, attribute};
+use crate::limits::{InForce, News};
+use crate::load::Reader;
 use crate::log;
 use crate::metrics::{Metrics, Reload};
 use crate::replica::View;
+use crate::reports::Reports;
 use crate::secrets::Files;
 use crate::seed::Cached;
 use crate::sync::{FIRST_TICK, Sync};
 use crate::tokens::{Ours, Patience, Tokens};
-use crate::waiting::{self, Waiting};
+use crate::waiting::{Waiter, Waiting};
+use needs::Needs;
 use policy::config::{self, Environment, Mistake};
-use policy::model::{Breakers, IpLists, KeyPart, Policy};
-use policy::replica::Seeded;
+use policy::replica::{Seeded, State};
+use policy::stage::limit::Leases;
 use policy::time::{Moment, Nanos};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use timer::Timer;
 
 /// The plugin that guards requests.
 const ROOT_GATEWAY: &str = "gateway";
@@ -34,11 +42,16 @@ pub(crate) const TICK: Nanos = Nanos::from_millis(500);
 /// A configured gateway plugin.
 pub(crate) struct Plugin<H: Host> {
     pub(crate) host: H,
-    pub(crate) policy: Policy,
+    pub(crate) policy: InForce<H>,
     /// `None` when the policy has no authentication.
     pub(crate) tokens: Option<RefCell<Tokens<H>>>,
     pub(crate) secrets: RefCell<Files<H>>,
-    /// Streams that wait for keys.
+    /// What this VM holds of limits' hot keys.
+    pub(crate) leases: RefCell<Leases>,
+    /// Who was limited or banned here.
+    pub(crate) reports: RefCell<Reports<H>>,
+    pub(crate) load: Reader<H>,
+    /// Streams that wait.
     pub(crate) waiting: Waiting<H>,
     pub(crate) metrics: Metrics<H>,
     pub(crate) seed: Rc<Cached>,
@@ -48,16 +61,14 @@ pub(crate) struct Plugin<H: Host> {
     configured: Nanos,
     sync: Option<Sync<H>>,
     view: Rc<View<H>>,
-    tick: Cell<Tick>,
+    timer: Timer,
+    round: Cell<Round>,
     vigil: Cell<Vigil>,
 }
 
-/// The timer.
+/// When everything was last looked after, and after how long it is again.
 #[derive(Clone, Copy, Debug)]
-struct Tick {
-    /// What it is set to.
-    period: Nanos,
-    /// When everything was last looked after, and after how long it is again.
+struct Round {
     last: Nanos,
     pace: Nanos,
 }
@@ -69,34 +80,6 @@ enum Vigil {
     Off,
     /// This one, and it has not yet.
     On,
-}
-
-/// Attributes that only some policies look at. Each costs a microsecond per request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Needs {
-    /// The client's address: for IP lists, for limits by `ip` and for API keys.
-    pub(crate) client: bool,
-    /// How a call really ended: the response flags, and the service that it went to if another
-    /// filter chose the route anew. For breakers; without any, the first choice is label enough.
-    pub(crate) outcome: bool,
-}
-
-impl Needs {
-    fn of(policy: &Policy) -> Self {
-        let IpLists { allow, deny, exempt } = &policy.ip;
-        let listed = !(allow.is_empty() && deny.is_empty() && exempt.is_empty());
-        let keyed = policy.rate_limits.iter().any(|limit| limit.key.contains(&KeyPart::Ip));
-        let api_keys = policy.authentication.as_ref().and_then(|section| section.api_keys.as_ref());
-        // Keys that are made at run time may be for some addresses only.
-        let bound = api_keys.is_some_and(|api_keys| {
-            policy.sidecar.is_some() || api_keys.keys.iter().any(|key| !key.cidrs.is_empty())
-        });
-        let Breakers { default, services } = &policy.circuit_breakers;
-        Self {
-            client: listed || keyed || bound,
-            outcome: default.is_some() || !services.is_empty(),
-        }
-    }
 }
 
 /// What became of a configuration.
@@ -171,19 +154,23 @@ fn read<H: Host>(shared: &Shared<H>, size: usize) -> Result<Plugin<H>, Vec<Mista
     for warning in &policy.warnings {
         log::line(&host, Level::Warn, "policy warning", &[("warning", warning.as_str().into())]);
     }
-    shared.metrics.prepare(policy.rate_limits.iter().map(|limit| limit.name.as_str()));
+    shared.metrics.prepare(&policy.rate_limits);
     let sync = Sync::new(&policy, &host, &shared.metrics, &view);
     Ok(Plugin {
         tokens,
         secrets: RefCell::new(Files::new(&policy, &host, &view)),
+        leases: RefCell::default(),
+        reports: RefCell::new(Reports::new(&policy, &host, &shared.seed)),
+        load: Reader::new(&host),
         waiting: Waiting::default(),
         needs: Needs::of(&policy),
         metrics: shared.metrics.clone(),
         seed: Rc::clone(&shared.seed),
-        tick: Cell::new(Tick { period: FIRST_TICK, last: Nanos::ZERO, pace: FIRST_TICK }),
+        timer: Timer::set(FIRST_TICK, configured),
+        round: Cell::new(Round { last: configured, pace: FIRST_TICK }),
         vigil: Cell::new(Vigil::Off),
+        policy: InForce::new(&host, policy),
         host,
-        policy,
         configured,
         sync,
         view,
@@ -196,27 +183,45 @@ fn mistake(wrong: &str, allowed: &str) -> Vec<Mistake> {
 }
 
 impl<H: Host> Plugin<H> {
-    /// Wakes streams whose keys came; and, once in a while, finds out whether this policy is the one
-    /// in force, keeps in touch with the sidecar and has key sets refreshed.
+    /// Wakes streams whose keys or turn came; and, once in a while, finds out whether this policy is
+    /// the one in force, keeps in touch with the sidecar and has key sets refreshed. A plugin that
+    /// was replaced ticks on for the streams that it has.
     pub(crate) fn on_tick(&self, root: u32) {
         let Ok(now) = self.host.moment() else { return };
-        let Tick { last, pace, .. } = self.tick.get();
+        let Round { last, pace } = self.round.get();
         if self.waiting.is_empty() || now.monotonic - last >= pace {
             self.look_after(now);
         }
         self.wake(root, now);
-        self.keep_pace(now.monotonic);
+        let turns = self.waiting.take_turns(now.monotonic);
+        self.resume(root, turns);
+        // Letting many streams go on takes time, and those that still wait count on theirs.
+        let later = if self.waiting.is_empty() { None } else { self.host.monotonic().ok() };
+        let now = later.unwrap_or(now.monotonic);
+        self.keep_pace(now);
+        self.timer.restart(&self.host, self.next(now), now);
     }
 
-    /// Ticks as often as there is something to do.
+    /// Sees to it that whoever has begun to wait is looked after in time.
+    pub(crate) fn set_timer(&self, now: Nanos) {
+        self.timer.hurry(&self.host, self.next(now), now);
+    }
+
+    /// Looks after the rest as often as there is something to do.
     fn keep_pace(&self, now: Nanos) {
         let pace = self.sync.as_ref().map_or(TICK, |sync| sync.pace(now - self.configured));
-        self.tick.set(Tick { pace, ..self.tick.get() });
-        self.set_timer();
+        self.round.set(Round { pace, ..self.round.get() });
+    }
+
+    /// When the next tick is needed: for a stream that waits, or to look after the rest.
+    fn next(&self, now: Nanos) -> Nanos {
+        let Round { last, pace } = self.round.get();
+        self.waiting.next(now).map_or(last + pace, |soon| soon.min(last + pace))
     }
 
     fn look_after(&self, now: Moment) {
-        if let Ok(standing) = stand(&self.host, self.policy.hash, self.configured) {
+        let policy = self.policy.written();
+        if let Ok(standing) = stand(&self.host, policy.hash, self.configured) {
             self.stand(standing, now);
         }
         if let Some(tokens) = &self.tokens
@@ -224,16 +229,20 @@ impl<H: Host> Plugin<H> {
         {
             tokens.keep_up(now);
         }
+        if let Ok(mut reports) = self.reports.try_borrow_mut() {
+            reports.on_tick(now);
+        }
         self.watch_seeding(now);
-        self.tick.set(Tick { last: now.monotonic, ..self.tick.get() });
+        self.round.set(Round { last: now.monotonic, ..self.round.get() });
     }
 
     fn stand(&self, standing: Standing, now: Moment) {
         if let Standing::Newest { generation, raised: Raised::ByThisCall } = standing {
             self.metrics.policy(Reload::Ok);
+            let policy = self.policy.written();
             let fields = [
-                ("policy", self.policy.name.as_str().into()),
-                ("hash", format!("{:016x}", self.policy.hash).into()),
+                ("policy", policy.name.as_str().into()),
+                ("hash", format!("{:016x}", policy.hash).into()),
                 ("generation", generation.into()),
             ];
             log::line(&self.host, Level::Info, "policy in force", &fields);
@@ -257,7 +266,7 @@ impl<H: Host> Plugin<H> {
 
     /// Shows whether the list of revocations is there, and says once when it is late.
     fn watch_seeding(&self, now: Moment) {
-        let Some(revocation) = &self.policy.revocation else { return };
+        let Some(revocation) = &self.policy.written().revocation else { return };
         let state = self.view.look().state;
         let seeded = state.is_some_and(|state| state.seeded == Seeded::Yes);
         self.metrics.revocation_seeded(seeded);
@@ -276,7 +285,22 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// Judges waiting streams again for which there is news, or no more time.
+    /// Takes over what the sidecar changed, for the request that is about to be judged. Gives the
+    /// keys of the fingerprints in its state.
+    pub(crate) fn keep_up(&self, leases: &mut Leases) -> Option<[u64; 2]> {
+        if !self.needs.state {
+            return None;
+        }
+        let seen = self.view.look();
+        if self.policy.keep_up(seen.generation) == News::Some {
+            // Numbers may be others now, or an administrator has reset somebody.
+            leases.forget();
+        }
+        let State { store, keys, .. } = seen.state?;
+        (store != State::UNKNOWN.store).then_some(keys)
+    }
+
+    /// Judges streams again for whose keys there is news, or that have no more time.
     fn wake(&self, root: u32, now: Moment) {
         if self.waiting.is_empty() {
             return;
@@ -286,28 +310,22 @@ impl<H: Host> Plugin<H> {
             tokens.is_none_or(|tokens| tokens.is_settled(provider, now.monotonic))
         };
         let ready = self.waiting.take(now.monotonic, settled);
+        self.resume(root, ready);
+    }
+
+    fn resume(&self, root: u32, ready: Vec<Waiter<H>>) {
         if ready.is_empty() {
             return;
         }
-        for wait in ready {
-            let Some(stream) = wait.stream.upgrade() else { continue };
+        for waiter in ready {
+            let Some(stream) = waiter.stream.upgrade() else { continue };
             // A stream that the host does not know any more is over; its log entry is all it gets.
-            if self.host.enter(wait.context).is_ok() {
+            if self.host.enter(waiter.context).is_ok() {
                 stream.go_on();
             }
         }
         // What the rest of this callback does counts for the plugin again.
         let _stays = self.host.enter(root);
-    }
-
-    /// Sets the timer as it is needed now: a stream that has begun to wait is looked after soon.
-    pub(crate) fn set_timer(&self) {
-        let tick = self.tick.get();
-        let soon = if self.waiting.is_empty() { tick.pace } else { waiting::TICK };
-        let wanted = tick.pace.min(soon);
-        if wanted != tick.period && self.host.tick_every(wanted).is_ok() {
-            self.tick.set(Tick { period: wanted, ..tick });
-        }
     }
 
     /// Whether a token may wait for keys now.
@@ -318,16 +336,22 @@ impl<H: Host> Plugin<H> {
     /// Takes the answer to a call.
     pub(crate) fn on_call_response(&self, root: u32, token: u32, body: usize) {
         let Ok(now) = self.host.moment() else { return };
-        let ours = self.tokens.as_ref().and_then(|tokens| tokens.try_borrow_mut().ok());
-        if ours.map(|mut tokens| tokens.on_answer(token, body, now)) == Some(Ours::Yes) {
+        let tokens = self.tokens.as_ref().and_then(|tokens| tokens.try_borrow_mut().ok());
+        if tokens.map(|mut tokens| tokens.on_answer(token, body, now)) == Some(Ours::Yes) {
             self.wake(root, now);
-        } else if let Some(sync) = &self.sync {
-            sync.on_answer(token, body, self.seed.get(&self.host), now);
+        } else {
+            let reports = self.reports.try_borrow_mut().ok();
+            let ours = reports.map(|mut reports| reports.on_answer(token, body, now));
+            if let (Some(Ours::No) | None, Some(sync)) = (ours, &self.sync) {
+                sync.on_answer(token, body, self.seed.get(&self.host), now);
+            }
         }
         self.keep_pace(now.monotonic);
+        self.set_timer(now.monotonic);
     }
 
-    /// Lets go of what other VMs wait for. The plugin is about to be destroyed.
+    /// Lets go of what other VMs wait for, and of streams that nobody would wake any more. The
+    /// plugin is about to be destroyed; Envoy does that when its last stream is gone.
     pub(crate) fn retire(&self) {
         if let Some(sync) = &self.sync {
             sync.retire();
@@ -336,6 +360,12 @@ impl<H: Host> Plugin<H> {
             && let Ok(mut tokens) = tokens.try_borrow_mut()
         {
             tokens.retire();
+        }
+        for waiter in self.waiting.take_all() {
+            let Some(stream) = waiter.stream.upgrade() else { continue };
+            if self.host.enter(waiter.context).is_ok() {
+                stream.give_up();
+            }
         }
     }
 }

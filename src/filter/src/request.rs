@@ -5,22 +5,21 @@
 //! to the filter, and shows the filter its own replies. A request is answered at most once.
 
 mod client;
+mod means;
+mod pause;
 
 use crate::host::{Host, LocalResponse, Map, attribute};
 use crate::plugin::Plugin;
 use crate::store::SharedData;
-use crate::tokens::Patience;
-use crate::waiting::{GRACE, ROUNDS_MAX, Wait};
+use crate::waiting::Turn;
 use policy::facts::Facts;
 use policy::headers::{HEADERS_MAX, Headers, serialize};
-use policy::pipeline::{Means, Outcome, Passage, Step, Suspended, judge, resume};
+use policy::pipeline::{Outcome, Passage, Step, Suspended};
 use policy::reason::Reason;
 use policy::reply::{Edits, Reply};
 use policy::time::{Moment, Nanos};
-use policy::verify::{TokenError, Verified, Verify};
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
-use token::Sha;
 
 /// What becomes of a stream after the request's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +50,9 @@ pub(crate) struct Stream<H: Host> {
     passage: RefCell<Option<Passage>>,
     /// While it waits.
     suspended: RefCell<Option<Suspended>>,
-    /// How often it has waited, and until when it may.
+    /// Its place in the line, while it waits for its turn.
+    turn: Cell<Option<Turn>>,
+    /// How often it has waited for keys, and until when it may.
     waited: Cell<(u32, Nanos)>,
     /// When it was judged first.
     began: Cell<Option<Moment>>,
@@ -78,6 +79,7 @@ impl<H: Host> Stream<H> {
             plugin,
             passage: RefCell::default(),
             suspended: RefCell::default(),
+            turn: Cell::default(),
             waited: Cell::default(),
             began: Cell::default(),
             phase: Cell::new(Phase::Fresh),
@@ -96,23 +98,6 @@ impl<H: Host> Stream<H> {
             // A stream that was answered stays answered, one that was let pass stays let pass.
             Phase::Judged => Action::Continue,
             Phase::Waiting | Phase::Replied | Phase::Logged => Action::Pause,
-        }
-    }
-
-    /// Judges a request again that waits, and lets it go on or answers it. The host was told that
-    /// this stream is meant.
-    pub(crate) fn go_on(&self) {
-        if self.phase.get() != Phase::Waiting {
-            return;
-        }
-        let suspended = self.suspended.try_borrow_mut().ok().and_then(|mut place| place.take());
-        self.phase.set(Phase::Judged);
-        let action = match suspended {
-            Some(suspended) => self.judge(Some(suspended)),
-            None => self.refuse_blindly(),
-        };
-        if action == Action::Continue && self.plugin.host.continue_request().is_err() {
-            self.refuse_blindly();
         }
     }
 
@@ -145,102 +130,10 @@ impl<H: Host> Stream<H> {
         }
     }
 
-    /// Has the core judge the request; gives it back when that is not possible now.
-    fn step(
-        &self,
-        facts: &Facts<'_>,
-        suspended: Option<Suspended>,
-        now: Moment,
-    ) -> Result<Step, Option<Suspended>> {
-        let plugin = &self.plugin;
-        let host = &plugin.host;
-        let mut tokens = match plugin.tokens.as_ref().map(RefCell::try_borrow_mut) {
-            Some(Ok(tokens)) => Some(tokens),
-            None => None,
-            Some(Err(_)) => return Err(suspended),
-        };
-        let Ok(mut secrets) = plugin.secrets.try_borrow_mut() else { return Err(suspended) };
-        secrets.keep_up();
-        let mut store = SharedData(host.clone());
-        let mut events = plugin.metrics.clone();
-        let mut nobody = NoProviders;
-        let verify: &mut dyn Verify = match &mut tokens {
-            Some(tokens) => {
-                tokens.be(self.patience(now.monotonic));
-                &mut **tokens
-            }
-            None => &mut nobody,
-        };
-        let mut means = Means {
-            store: &mut store,
-            verify,
-            digest: &Sha,
-            secrets: &*secrets,
-            random: &mut |bytes| {
-                // Without randomness a nonce is less than that; what is signed holds all the same.
-                let _unfilled = host.random(bytes);
-            },
-            events: &mut events,
-            seed: plugin.seed.get(host).keys,
-        };
-        Ok(match suspended {
-            None => judge(&plugin.policy, facts, &mut means, now),
-            Some(suspended) => resume(&plugin.policy, facts, &mut means, suspended, now),
-        })
-    }
-
-    /// Whether this request may wait (again).
-    fn patience(&self, now: Nanos) -> Patience {
-        let (rounds, deadline) = self.waited.get();
-        if rounds > 0 && (rounds >= ROUNDS_MAX || deadline <= now) {
-            return Patience::None;
-        }
-        self.plugin.patience()
-    }
-
-    /// Holds the request until there is news of its keys.
-    fn wait(&self, suspended: Suspended, now: Moment) -> Action {
-        let tokens = self.plugin.tokens.as_ref().and_then(|tokens| tokens.try_borrow_mut().ok());
-        let Some((provider, timeout)) = tokens.and_then(|mut tokens| tokens.awaited()) else {
-            return self.refuse_suspended(Some(suspended));
-        };
-        let (rounds, deadline) = match self.waited.get() {
-            (0, _) => (1, now.monotonic + timeout + GRACE),
-            (rounds, deadline) => (rounds + 1, deadline),
-        };
-        self.waited.set((rounds, deadline));
-        let Ok(mut place) = self.suspended.try_borrow_mut() else {
-            return self.refuse_suspended(Some(suspended));
-        };
-        *place = Some(suspended);
-        drop(place);
-        self.phase.set(Phase::Waiting);
-        let stream = Weak::clone(&self.me);
-        self.plugin.waiting.add(Wait { stream, context: self.context, provider, deadline });
-        self.plugin.set_timer();
-        Action::Pause
-    }
-
-    /// It waits no longer, whatever becomes of it.
-    fn stop_waiting(&self) {
-        let suspended = self.suspended.try_borrow_mut().ok().and_then(|mut place| place.take());
-        if let Some(suspended) = suspended {
-            self.keep(suspended.passage());
-            self.plugin.waiting.remove(self.context);
-        }
-    }
-
     /// The host forgets the stream.
     pub(crate) fn on_delete(&self) {
         self.stop_waiting();
         self.phase.set(Phase::Logged);
-    }
-
-    fn refuse_suspended(&self, suspended: Option<Suspended>) -> Action {
-        if let Some(suspended) = suspended {
-            self.keep(suspended.passage());
-        }
-        self.refuse_blindly()
     }
 
     /// Puts the passage where the later callbacks find it, before anything can call them.
@@ -312,14 +205,14 @@ impl<H: Host> Stream<H> {
             let mut events = plugin.metrics.clone();
             let seed = plugin.seed.get(host).keys;
             let now = host.moment().ok().or(self.began.get()).unwrap_or_default();
-            passage.upgraded(&plugin.policy, &mut store, &mut events, seed, now);
+            passage.upgraded(&plugin.policy.policy(), &mut store, &mut events, seed, now);
         }
         let mut present = |name: &str| host.header(Map::Response, name).is_ok();
         let mut add = |name: &str, value: &str| {
             // A response that lacks a header is better than no response.
             let _missing = host.add_header(Map::Response, name, value.as_bytes());
         };
-        passage.response_headers(&self.plugin.policy, &mut present, &mut add);
+        passage.response_headers(&self.plugin.policy.policy(), &mut present, &mut add);
         self.keep(passage);
     }
 
@@ -350,7 +243,7 @@ impl<H: Host> Stream<H> {
         let seed = plugin.seed.get(host).keys;
         let passage = self.taken().unwrap_or_else(Passage::unseen);
         let settle = move |outcome: &Outcome<'_>| {
-            passage.finish(&plugin.policy, outcome, &mut store, &mut events, seed, now);
+            passage.finish(&plugin.policy.policy(), outcome, &mut store, &mut events, seed, now);
         };
         // What we answered ourselves we know; only the rest has to be asked for.
         if let Some((status, details)) = self.replied.get() {
@@ -376,15 +269,6 @@ impl<H: Host> Stream<H> {
     fn number(&self, path: &[u8]) -> u64 {
         let bytes = self.plugin.host.attribute(path).unwrap_or_default();
         bytes.as_slice().try_into().map_or(0, u64::from_le_bytes)
-    }
-}
-
-/// Stands where a policy has no authentication: nothing asks it, and it trusts nothing.
-struct NoProviders;
-
-impl Verify for NoProviders {
-    fn verify(&mut self, _token: &[u8], _now: Moment) -> Result<Verified, TokenError> {
-        Err(TokenError::Untrusted)
     }
 }
 

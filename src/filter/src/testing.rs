@@ -65,6 +65,8 @@ pub(crate) struct VmSide {
     pub(crate) gaugeless: Cell<bool>,
     /// Whether shared data cannot be had.
     pub(crate) shareless: Cell<bool>,
+    /// Whether header maps cannot be read.
+    pub(crate) unreadable: Cell<bool>,
     /// Whether request headers cannot be changed.
     pub(crate) editless: Cell<bool>,
     /// After so many host calls the VM is dead: none has an effect.
@@ -81,6 +83,10 @@ pub(crate) struct VmSide {
     pub(crate) continued: RefCell<Vec<u32>>,
     /// The last period of the timer, in milliseconds.
     pub(crate) period: Cell<u64>,
+    /// When the timer fires.
+    due: Cell<u64>,
+    /// How often a metric was read.
+    pub(crate) gauges_read: Cell<usize>,
     /// What the host does inside a local reply, as Envoy may.
     pub(crate) inside_reply: RefCell<Option<Rc<dyn Fn()>>>,
 }
@@ -119,6 +125,18 @@ impl FakeHost {
 
     pub(crate) fn pass(&self, time: Nanos) {
         self.process.now.set(self.process.now.get() + time.0);
+    }
+
+    /// Lets time pass as Envoy does: the timer fires when it is due, and its period starts again
+    /// after each tick.
+    pub(crate) fn run(&self, time: Nanos, tick: impl Fn()) {
+        let end = self.process.now.get() + time.0;
+        while self.vm.due.get() <= end {
+            self.process.now.set(self.vm.due.get().max(self.process.now.get()));
+            tick();
+            self.vm.due.set(self.process.now.get() + self.vm.period.get().max(1) * 1_000_000);
+        }
+        self.process.now.set(end);
     }
 
     pub(crate) fn metric(&self, name: &str) -> i64 {
@@ -223,6 +241,7 @@ impl Host for FakeHost {
     fn tick_every(&self, period: Nanos) -> Result<(), Status> {
         self.ill()?;
         self.vm.period.set(period.as_millis());
+        self.vm.due.set(self.process.now.get() + period.0);
         Ok(())
     }
 
@@ -241,6 +260,9 @@ impl Host for FakeHost {
 
     fn headers(&self, map: Map) -> Result<Vec<u8>, Status> {
         self.ill()?;
+        if self.vm.unreadable.get() {
+            return Err(Status::BadArgument);
+        }
         self.map(map).map(|bytes| self.spoil(bytes))
     }
 
@@ -350,6 +372,7 @@ impl Host for FakeHost {
 
     fn metric(&self, metric: u32) -> Result<u64, Status> {
         self.ill()?;
+        self.vm.gauges_read.set(self.vm.gauges_read.get() + 1);
         if self.vm.gaugeless.get() {
             return Err(Status::NotFound);
         }

@@ -115,3 +115,20 @@ fn bugs_are_counted_always_and_logged_a_few_times() {
     assert_eq!(host.metric("gateway_bug_total"), 100);
     assert_eq!(host.logged("what cannot be"), BUG_LINES_MAX as usize);
 }
+
+#[test]
+fn pauses_and_bans_are_counted_by_limit() {
+    let span = Nanos::from_secs(60);
+    check(
+        &[
+            Event::Paused { limit: "smooth" },
+            Event::Paused { limit: "smooth" },
+            Event::Banned { limit: "login", span },
+        ],
+        &[
+            ("gateway_rate_limit_paused_total;limit=smooth", 2),
+            ("gateway_bans_total;limit=login", 1),
+            ("gateway_bans_total;limit=smooth", 0),
+        ],
+    );
+}

@@ -1,5 +1,8 @@
 //! Whole lives of requests, in order and out of order, on a good host and on a hostile one.
 
+mod overrides;
+mod pause;
+
 use super::*;
 use crate::testing::FakeHost;
 use policy::headers::serialize;
