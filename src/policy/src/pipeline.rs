@@ -4,26 +4,31 @@
 //! or held until [`resume`]. What has to be settled later travels in the [`Passage`].
 
 mod passage;
+mod suspended;
 
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::facts::Facts;
 use crate::kernel::breaker::Permit;
-use crate::model::{Limit, Policy};
+use crate::model::Policy;
 pub use crate::outcome::Outcome;
+use crate::path;
 use crate::reason::Reason;
 use crate::render::{self, Refused};
 use crate::reply::{Edits, Reply};
 pub use crate::stage::Means;
 use crate::stage::authenticate::{Identity, Interrupt, authenticate};
 use crate::stage::authorize::authorize;
+use crate::stage::ban::{self, Who};
 use crate::stage::breaker::{self, Known};
-use crate::stage::limit::{self, Admitted, Detached, Refusal, Subject};
+use crate::stage::limit::{self, Admitted, Refusal, Subject, Turn};
 use crate::stage::{csrf, https, ip};
 use crate::store::{Store, StoreError};
 use crate::time::Moment;
 use alloc::string::String;
 use alloc::vec::Vec;
 pub use passage::Passage;
+pub use suspended::Suspended;
+use suspended::{Held, Notes};
 
 /// What is to be done with a request.
 #[derive(Debug)]
@@ -32,57 +37,35 @@ pub enum Step {
     Forward(Edits, Passage),
     /// Answer it. There is no way from here to forwarding.
     Reply(Reply, Passage),
-    /// Hold it until keys may have come, then [`resume`]; nothing is decided.
+    /// Hold it, then [`resume`]: at [`Suspended::until`], or where that is `None`, when keys may
+    /// have come.
     Wait(Suspended),
-}
-
-/// A request that waits in the middle of its judgement, the stages before authentication behind it.
-/// Consumed by [`resume`], so that it goes on at most once. What it took stays taken if it never
-/// comes back, as for one whose token is refused.
-#[derive(Debug)]
-#[must_use = "the request waits for it"]
-pub struct Suspended {
-    early: Detached,
-    service: String,
-}
-
-impl Suspended {
-    /// For a request that ends while it waits: the client left, or its time is up.
-    #[must_use]
-    pub fn passage(self) -> Passage {
-        // Nothing let it pass.
-        let passage = Passage { service: self.service, ..Passage::unseen() };
-        passage.refused(Reason::KeysUnavailable)
-    }
 }
 
 /// Where a walk begins.
 enum From<'p> {
     Start,
     Authentication(Admitted<'p>),
-}
-
-/// What a walk writes down on its way.
-#[derive(Default)]
-struct Notes {
-    edits: Edits,
-    cookie: Option<String>,
+    Turn(Admitted<'p>),
 }
 
 /// How a walk ends before its end.
 enum Stop<'p> {
     Refuse(Refused<'p>),
-    Wait(Detached),
+    /// Until keys may have come.
+    Keys(Admitted<'p>),
+    /// Until the turn that a limit has given.
+    Turn(Admitted<'p>, Turn<'p>),
 }
 
 /// Judges one request: every stage once, in this order.
 pub fn judge(policy: &Policy, facts: &Facts<'_>, means: &mut Means<'_>, now: Moment) -> Step {
-    step(policy, facts, means, From::Start, now)
+    step(policy, facts, means, (From::Start, Notes::default()), now)
 }
 
-/// Goes on with a request that waited, from authentication on: what it took before is not taken
-/// again. The policy must be the one that it was judged by before. It may have to wait again, so
-/// whoever holds it sets a bound.
+/// Goes on with a request that waited where it stopped: what it took before is not taken again. The
+/// policy must be the one that it was judged by before, but for numbers of limits. It may have to
+/// wait again, so whoever holds it sets a bound.
 pub fn resume(
     policy: &Policy,
     facts: &Facts<'_>,
@@ -90,33 +73,43 @@ pub fn resume(
     suspended: Suspended,
     now: Moment,
 ) -> Step {
-    let early = suspended.early.attach(&policy.rate_limits);
-    step(policy, facts, means, From::Authentication(early), now)
+    let admitted = suspended.admitted.attach(&policy.rate_limits, now.monotonic);
+    let from = match suspended.held {
+        Held::ForKeys => (From::Authentication(admitted), Notes::default()),
+        Held::ForTurn(_, notes) => (From::Turn(admitted), notes),
+    };
+    step(policy, facts, means, from, now)
 }
 
 fn step<'p>(
     policy: &'p Policy,
     facts: &Facts<'p>,
     means: &mut Means<'_>,
-    from: From<'p>,
+    (from, mut notes): (From<'p>, Notes),
     now: Moment,
 ) -> Step {
-    let mut notes = Notes::default();
     let walked = walk(policy, facts, means, from, &mut notes, now);
-    let Notes { edits, cookie } = notes;
     let service = String::from(facts.service_name());
+    let detach = |admitted: Admitted<'p>| admitted.detach(&policy.rate_limits, now.monotonic);
     match walked {
         Ok((admitted, permit)) => {
             let nearest = admitted.nearest();
             let headers = nearest.map(|near| render::rate_limit_headers(&near, None));
             let rate_limit = headers.unwrap_or_default();
+            let Notes { edits, cookie } = notes;
             Step::Forward(edits, Passage { service, refused: None, permit, rate_limit, cookie })
         }
-        Err(Stop::Wait(early)) => Step::Wait(Suspended { early, service }),
+        Err(Stop::Keys(early)) => {
+            Step::Wait(Suspended { admitted: detach(early), service, held: Held::ForKeys })
+        }
+        Err(Stop::Turn(admitted, turn)) => {
+            let held = Held::ForTurn(turn.at, notes);
+            Step::Wait(Suspended { admitted: detach(admitted), service, held })
+        }
         Err(Stop::Refuse(refused)) => {
             let reply = render::reply(&refused, policy, facts);
             let refused = Some(refused.reason());
-            let rate_limit = Vec::new();
+            let (rate_limit, cookie) = (Vec::new(), notes.cookie);
             Step::Reply(reply, Passage { service, refused, permit: None, rate_limit, cookie })
         }
     }
@@ -130,37 +123,59 @@ fn walk<'p>(
     notes: &mut Notes,
     now: Moment,
 ) -> Result<(Admitted<'p>, Option<Permit>), Stop<'p>> {
-    let limited = !ip::is_exempt(&policy.ip, facts.client);
-    let limits = policy.rate_limits.iter().filter(|_| limited);
-    let endpoint = limit::endpoint(&policy.endpoints, facts);
-    let subject = Subject { facts, endpoint, identity: None };
+    let exempt = ip::is_exempt(&policy.ip, facts.client);
+    let limits = policy.rate_limits.iter().enumerate().filter(|_| !exempt);
+    let path = path::read(facts.path());
+    let endpoint = limit::endpoint(&policy.endpoints, facts, &path);
+    let subject = Subject { facts, path: &path, endpoint, identity: None };
     let early = match from {
+        From::Turn(admitted) => return last(policy, facts, means, admitted, now),
         From::Authentication(early) => early,
         From::Start => {
             outside(policy, facts).map_err(Stop::Refuse)?;
-            limit_by(limits.clone().filter(|limit| limit.is_early()), &subject, means, now)
-                .map_err(|(refusal, taken)| Stop::Refuse(back(refusal, taken, means, now)))?
+            let address = facts.client.map(Who::Ip).filter(|_| !exempt);
+            banned(policy, address, means, now)?;
+            let early = limits.clone().filter(|(_, limit)| limit.is_early());
+            limit::admit(early, &subject, means, now)
+                .map_err(|(refusal, taken)| back(refusal, taken, means, now))?
         }
     };
     // A request that fails here keeps what it took, so that guessing is limited too.
     let identity = match authenticate(policy, facts, means, &mut notes.edits, now) {
         Ok(identity) => identity,
         Err(Interrupt::Refuse(reason)) => return Err(Stop::Refuse(Refused::For(reason))),
-        Err(Interrupt::Wait) => return Err(Stop::Wait(early.detach(&policy.rate_limits))),
+        Err(Interrupt::Wait) => return Err(Stop::Keys(early)),
     };
+    banned(policy, Who::of(&identity).filter(|_| !exempt), means, now)?;
     trusted(policy, facts, &identity, means, notes, now).map_err(Stop::Refuse)?;
     let subject = Subject { identity: Some(&identity), ..subject };
-    let late = limit_by(limits.filter(|limit| !limit.is_early()), &subject, means, now);
-    let admitted = match late {
+    let late = limits.filter(|(_, limit)| !limit.is_early());
+    let admitted = match limit::admit(late, &subject, means, now) {
         Ok(late) => early.and(late),
-        Err((refusal, taken)) => {
-            return Err(Stop::Refuse(back(refusal, early.and(taken), means, now)));
-        }
+        Err((refusal, taken)) => return Err(back(refusal, early.and(taken), means, now)),
     };
+    if let Some(turn) = admitted.turn().filter(|turn| turn.at > now.monotonic) {
+        means.events.on(Event::Paused { limit: &turn.limit.name });
+    }
+    last(policy, facts, means, admitted, now)
+}
+
+/// What is left for one whom all limits have admitted: his turn, and the breaker, which must hear of
+/// nobody who does not go to the service at once.
+fn last<'p>(
+    policy: &'p Policy,
+    facts: &Facts<'p>,
+    means: &mut Means<'_>,
+    admitted: Admitted<'p>,
+    now: Moment,
+) -> Result<(Admitted<'p>, Option<Permit>), Stop<'p>> {
+    if let Some(turn) = admitted.turn().filter(|turn| turn.at > now.monotonic) {
+        return Err(Stop::Turn(admitted, turn));
+    }
     match permit(policy, facts, means, now) {
         Ok(permit) => Ok((admitted, permit)),
         Err(refused) => {
-            admitted.give_back(means.store, means.events, now.monotonic);
+            admitted.give_back(means, now.monotonic);
             Err(Stop::Refuse(refused))
         }
     }
@@ -176,6 +191,20 @@ fn outside(policy: &Policy, facts: &Facts<'_>) -> Result<(), Refused<'static>> {
     match ip::check(&policy.ip, facts.client) {
         ip::Verdict::Deny => Err(Refused::For(Reason::IpDenied)),
         _ => Ok(()),
+    }
+}
+
+/// Whether somebody is kept out for a while. Who is keeps what he took.
+fn banned<'p>(
+    policy: &Policy,
+    who: Option<Who<'_>>,
+    means: &mut Means<'_>,
+    now: Moment,
+) -> Result<(), Stop<'p>> {
+    let Some(who) = who else { return Ok(()) };
+    match ban::look(policy, &who, means, now) {
+        ban::Verdict::Free => Ok(()),
+        ban::Verdict::Banned { wait } => Err(Stop::Refuse(Refused::Banned { wait })),
     }
 }
 
@@ -197,27 +226,19 @@ fn trusted<'p>(
         .map_err(|denied| Refused::Denied { denied, method: identity.method() })
 }
 
-fn limit_by<'p>(
-    limits: impl Iterator<Item = &'p Limit>,
-    subject: &Subject<'_>,
-    means: &mut Means<'_>,
-    now: Moment,
-) -> Result<Admitted<'p>, (Refusal<'p>, Admitted<'p>)> {
-    limit::admit(limits, subject, means.store, means.events, means.seed, now.monotonic)
-}
-
 /// A limit refused: what the others had taken is given back.
 fn back<'p>(
     refusal: Refusal<'p>,
     taken: Admitted<'p>,
     means: &mut Means<'_>,
     now: Moment,
-) -> Refused<'p> {
-    taken.give_back(means.store, means.events, now.monotonic);
-    match refusal {
+) -> Stop<'p> {
+    taken.give_back(means, now.monotonic);
+    Stop::Refuse(match refusal {
         Refusal::Over { nearest, retry } => Refused::Over { nearest, retry },
+        Refusal::Overloaded { nearest, retry } => Refused::Overloaded { nearest, retry },
         Refusal::Unavailable => Refused::For(Reason::StateUnavailable),
-    }
+    })
 }
 
 fn permit<'p>(

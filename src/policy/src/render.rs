@@ -44,8 +44,20 @@ pub enum Refused<'p> {
         /// What the request was authenticated by.
         method: AuthMethod,
     },
+    /// Kept out for a while.
+    Banned {
+        /// For so much longer; `None` until somebody lifts it.
+        wait: Option<Nanos>,
+    },
     /// A limit is exhausted.
     Over {
+        /// The limit and how it stands.
+        nearest: Nearest<'p>,
+        /// When to come back.
+        retry: Option<Nanos>,
+    },
+    /// A limit is lowered by the load.
+    Overloaded {
         /// The limit and how it stands.
         nearest: Nearest<'p>,
         /// When to come back.
@@ -68,7 +80,9 @@ impl Refused<'_> {
             Self::For(reason) => *reason,
             Self::Redirect(_) => Reason::HttpsRequired,
             Self::Denied { denied, .. } => denied.reason,
+            Self::Banned { .. } => Reason::Banned,
             Self::Over { .. } => Reason::RateLimited,
+            Self::Overloaded { .. } => Reason::Overloaded,
             Self::Open { .. } => Reason::BreakerOpen,
         }
     }
@@ -79,6 +93,7 @@ const fn words(reason: Reason) -> (u16, &'static str, &'static str, u8) {
     // gRPC codes: PERMISSION_DENIED 7, UNAUTHENTICATED 16, RESOURCE_EXHAUSTED 8, UNAVAILABLE 14.
     const FORBIDDEN: &str = "Forbidden";
     const UNAUTHORIZED: &str = "Unauthorized";
+    const TOO_MANY: &str = "Too Many Requests";
     const UNAVAILABLE: &str = "Service Unavailable";
     match reason {
         Reason::HttpsRequired => (403, FORBIDDEN, "Repeat this request over HTTPS.", 7),
@@ -97,8 +112,12 @@ const fn words(reason: Reason) -> (u16, &'static str, &'static str, u8) {
         Reason::KeysUnavailable => {
             (503, UNAVAILABLE, "Tokens cannot be checked at the moment; try again later.", 14)
         }
-        Reason::RateLimited => {
-            (429, "Too Many Requests", "The quota is used up; see Retry-After.", 8)
+        Reason::Banned => {
+            (429, TOO_MANY, "Too many refused requests came from here; see Retry-After.", 8)
+        }
+        Reason::RateLimited => (429, TOO_MANY, "The quota is used up; see Retry-After.", 8),
+        Reason::Overloaded => {
+            (503, UNAVAILABLE, "The machine is busy and admits less; see Retry-After.", 14)
         }
         Reason::BreakerOpen => {
             (503, UNAVAILABLE, "The service is failing and is given time to recover.", 14)
@@ -150,7 +169,8 @@ fn headers(refused: &Refused<'_>, policy: &Policy) -> Vec<Header> {
         }
         Refused::Denied { denied, .. } => challenges(denied.reason, policy),
         Refused::Redirect(location) => vec![("location".into(), location.clone())],
-        Refused::Over { nearest, retry } => {
+        Refused::Banned { wait } => wait.map(retry_after).into_iter().collect(),
+        Refused::Over { nearest, retry } | Refused::Overloaded { nearest, retry } => {
             let mut headers = rate_limit_headers(nearest, *retry);
             headers.extend(retry.map(retry_after));
             headers
@@ -185,7 +205,9 @@ fn challenges(reason: Reason, policy: &Policy) -> Vec<Header> {
         | Reason::CsrfRejected
         | Reason::PermissionDenied
         | Reason::KeysUnavailable
+        | Reason::Banned
         | Reason::RateLimited
+        | Reason::Overloaded
         | Reason::BreakerOpen
         | Reason::StateUnavailable => return Vec::new(),
     };
@@ -231,22 +253,27 @@ pub fn rate_limit_headers(nearest: &Nearest<'_>, retry: Option<Nanos>) -> Vec<He
     let Nearest { limit, standing } = nearest;
     let name = &limit.name;
     let reset = retry.map_or(standing.reset.as_secs_ceil(), seconds);
-    let requests = limit.bucket.requests;
-    let window = limit.bucket.per.as_secs();
+    let requests = limit.algorithm.requests();
+    let per = limit.algorithm.per();
+    let window = per.as_secs();
     // `w` is whole seconds above zero, and optional: a sub-second window leaves it out.
-    let whole = window > 0 && limit.bucket.per == Nanos::from_secs(window);
+    let whole = window > 0 && per == Nanos::from_secs(window);
     let window = if whole { format!(";w={window}") } else { String::new() };
     let remaining = standing.remaining;
     let header = |name: &'static str, value: String| -> Header { (Cow::Borrowed(name), value) };
     vec![
         header("ratelimit", format!("\"{name}\";r={remaining};t={reset}")),
         header("ratelimit-policy", format!("\"{name}\";q={requests}{window}")),
-        // A bucket larger than its quota may have more left than the quota: `Remaining` must not
-        // exceed `Limit`.
-        header("x-ratelimit-limit", requests.max(limit.bucket.burst).to_string()),
+        // A bucket or a queue larger than its quota may have more left than the quota: `Remaining`
+        // must not exceed `Limit`.
+        header("x-ratelimit-limit", requests.max(limit.algorithm.size()).to_string()),
         header("x-ratelimit-remaining", remaining.to_string()),
         header("x-ratelimit-reset", reset.to_string()),
     ]
+}
+
+fn problem_type(name: &str) -> Value {
+    Value::from(format!("{PROBLEM_TYPES}#{name}"))
 }
 
 fn problem(
@@ -268,8 +295,16 @@ fn problem(
     put("code", Value::from(refused.reason().code()));
     put("request_id", Value::from(facts.request_id()));
     match refused {
-        Refused::Over { nearest, retry } => {
-            put("type", Value::from(format!("{PROBLEM_TYPES}#quota-exceeded")));
+        Refused::Banned { wait } => {
+            put("type", problem_type("abnormal-usage-detected"));
+            if let Some(wait) = wait {
+                put("retry_after", Value::from(seconds(*wait)));
+            }
+        }
+        Refused::Over { nearest, retry } | Refused::Overloaded { nearest, retry } => {
+            let lowered = matches!(refused, Refused::Overloaded { .. });
+            let name = if lowered { "temporary-reduced-capacity" } else { "quota-exceeded" };
+            put("type", problem_type(name));
             put("violated-policies", Value::from(vec![nearest.limit.name.as_str()]));
             if let Some(wait) = retry {
                 put("retry_after", Value::from(seconds(*wait)));

@@ -54,6 +54,15 @@ impl Identity<'_> {
         }
     }
 
+    /// The provider of the token, if one is the credential.
+    #[must_use]
+    pub fn provider(&self) -> Option<&str> {
+        match &self.who {
+            Who::Token { provider, .. } => Some(&provider.name),
+            Who::Anonymous(_) | Who::Key(_) => None,
+        }
+    }
+
     /// The id of the API key, if one is the credential.
     #[must_use]
     pub fn api_key(&self) -> Option<&str> {

@@ -13,7 +13,7 @@ use crate::time::Nanos;
 use alloc::vec::Vec;
 
 /// Sets of the breaker table: 512 sets of 8 hold 1,000 services with room to spare.
-const SETS: u32 = 512;
+pub(crate) const SETS: u32 = 512;
 
 /// One breaker table for each process.
 struct At<'a> {

@@ -1,42 +1,57 @@
 //! Rate limits: which ones count a request, what they take, and how to give it back.
 //!
-//! Each limit has a table of its own in shared data (`table`); a bucket's record is one time stamp.
-//! A limit that refuses has taken nothing; what earlier limits took is given back by the pipeline.
+//! Each limit has a table of its own in shared data (`table`), of the records that its algorithm
+//! needs. A limit that refuses has taken nothing; what earlier limits took is given back by the
+//! pipeline.
+
+pub mod admin;
+mod key;
+mod lease;
+mod record;
+mod state;
+
+pub use admin::memory;
+pub use key::{KEY_TEXT_MAX, key_text};
+pub use lease::Leases;
 
 use crate::event::{Event, Events, LimitOutcome};
 use crate::facts::Facts;
-use crate::fingerprint::{self, Fingerprint};
-use crate::kernel::token_bucket::{FullAt, Judgement, Standing, give_back, take};
-use crate::model::{Endpoint, KeyPart, Limit, LimitMode, Match, Unavailable};
+use crate::kernel::Standing;
+use crate::model::{Endpoint, Limit, LimitAlgorithm, LimitMode, Match, Unavailable};
+use crate::path::Path;
+use crate::pattern::PathPattern;
 use crate::stage::authenticate::Identity;
+use crate::stage::{Means, ban};
 use crate::store::{Store, StoreError};
-use crate::table::{Keep, Place, Reader, Record, amend};
-use crate::time::Nanos;
+use crate::table::Place;
+use crate::time::{Moment, Nanos};
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use lease::{Answer, Lease, Leasing, Plan, numbers};
+use record::{Ask, Judged, Took};
 
 /// The endpoint of requests that match none.
 pub const OTHER_ENDPOINT: &str = "other";
-/// What a key part reads as when the request does not have it (contract, section 3, notes).
-const MISSING: &str = "-";
 
 /// What a limit is judged by.
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
     /// The request.
     pub facts: &'a Facts<'a>,
+    /// Its path, in every way that it can be read.
+    pub path: &'a Path<'a>,
     /// Its endpoint's name.
     pub endpoint: &'a str,
     /// Who it is; `None` before authentication, when only limits that need nobody are judged.
     pub identity: Option<&'a Identity<'a>>,
 }
 
-/// Tokens that were taken and can be given back.
+/// Something that was taken and can be given back.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken<'p> {
+struct Taken<'p> {
     limit: &'p Limit,
     place: Place,
+    took: Took,
 }
 
 /// How a limit stands, for the client's headers.
@@ -49,16 +64,31 @@ pub struct Nearest<'p> {
 }
 
 impl<'p> Nearest<'p> {
-    /// Of two limits the one nearer to exhaustion: the smaller share of its burst left; on a tie
+    /// Of two limits the one nearer to exhaustion: the smaller share of its size left; on a tie
     /// the longer window (as in Kong).
     #[must_use]
     pub fn nearer(self, other: Nearest<'p>) -> Nearest<'p> {
         let share = |of: &Nearest<'_>, by: &Nearest<'_>| {
-            u64::from(of.standing.remaining) * u64::from(by.limit.bucket.burst)
+            u64::from(of.standing.remaining) * u64::from(by.limit.algorithm.size())
         };
         let (own, theirs) = (share(&self, &other), share(&other, &self));
-        let longer = other.limit.bucket.per > self.limit.bucket.per;
+        let longer = other.limit.algorithm.per() > self.limit.algorithm.per();
         if theirs < own || (theirs == own && longer) { other } else { self }
+    }
+}
+
+/// A turn that a limit has given to a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'p> {
+    /// The limit.
+    pub limit: &'p Limit,
+    /// When it is the request's turn; not after now means that it was at once.
+    pub at: Nanos,
+}
+
+impl<'p> Turn<'p> {
+    fn later(self, other: Turn<'p>) -> Turn<'p> {
+        if other.at > self.at { other } else { self }
     }
 }
 
@@ -67,13 +97,20 @@ impl<'p> Nearest<'p> {
 pub struct Admitted<'p> {
     taken: Vec<Taken<'p>>,
     nearest: Option<Nearest<'p>>,
+    turn: Option<Turn<'p>>,
 }
 
 impl<'p> Admitted<'p> {
     /// The enforced limit nearest to exhaustion.
     #[must_use]
-    pub fn nearest(&self) -> Option<Nearest<'p>> {
+    pub const fn nearest(&self) -> Option<Nearest<'p>> {
         self.nearest
+    }
+
+    /// The latest turn that an enforced limit has given.
+    #[must_use]
+    pub const fn turn(&self) -> Option<Turn<'p>> {
+        self.turn
     }
 
     /// Both phases together.
@@ -84,24 +121,43 @@ impl<'p> Admitted<'p> {
             (Some(one), Some(other)) => Some(one.nearer(other)),
             (one, other) => one.or(other),
         };
+        self.turn = match (self.turn, later.turn) {
+            (Some(one), Some(other)) => Some(one.later(other)),
+            (one, other) => one.or(other),
+        };
         self
     }
 
-    /// Gives everything back, for a request that was refused further on.
-    pub fn give_back(self, store: &mut dyn Store, events: &mut dyn Events, now: Nanos) {
-        for taken in self.taken {
-            let bucket = &taken.limit.bucket;
-            let done = amend::<Debt, _>(store, events, &taken.place, now, |old| match old {
-                // Evicted since: a full bucket already, there is nothing to give back to.
-                None => Keep::Same(()),
-                Some(debt) => {
-                    let full_at = give_back(debt.full_at, bucket, taken.limit.cost, now);
-                    Keep::Put(Debt { full_at, ..debt }, ())
-                }
-            });
-            if done.is_err() {
-                events.on(Event::StoreFailed);
+    /// Gives everything back, for a request that was refused further on. Of turns only the last in
+    /// a queue is given back: the distance to the others must stay.
+    pub fn give_back(self, means: &mut Means<'_>, now: Nanos) {
+        let Means { leases, store, events, .. } = means;
+        for Taken { limit, place, took } in self.taken {
+            record::give_back(limit, &place, took, leases, *store, *events, now);
+        }
+    }
+
+    /// Gives turns back, for a request that ends while it waits. What else was taken stays taken:
+    /// hanging up is not free.
+    pub fn leave(self, store: &mut dyn Store, events: &mut dyn Events, now: Nanos) {
+        let mut leases = Leases::default();
+        for Taken { limit, place, took } in self.taken {
+            if matches!(took, Took::Turn(..)) {
+                record::give_back(limit, &place, took, &mut leases, store, events, now);
             }
+        }
+    }
+
+    fn take(&mut self, limit: &'p Limit, place: Place, took: Took, standing: Standing) {
+        self.taken.push(Taken { limit, place, took });
+        if limit.mode == LimitMode::Shadow {
+            return;
+        }
+        let here = Nearest { limit, standing };
+        self.nearest = Some(self.nearest.map_or(here, |before| before.nearer(here)));
+        if let Took::Turn(at, _) = took {
+            let turn = Turn { limit, at };
+            self.turn = Some(self.turn.map_or(turn, |before| before.later(turn)));
         }
     }
 }
@@ -109,34 +165,45 @@ impl<'p> Admitted<'p> {
 /// [`Admitted`] without its policy, for a request that waits.
 #[derive(Debug, Default)]
 pub struct Detached {
-    taken: Vec<(usize, Place)>,
+    taken: Vec<(usize, Place, Took)>,
     nearest: Option<(usize, Standing)>,
+    turn: Option<(usize, Nanos)>,
+    at: Nanos,
 }
 
 impl<'p> Admitted<'p> {
     /// Lets go of the policy, whose limits these are.
     #[must_use]
-    pub fn detach(self, limits: &'p [Limit]) -> Detached {
+    pub fn detach(self, limits: &'p [Limit], now: Nanos) -> Detached {
         let index = |limit: &Limit| limits.iter().position(|one| core::ptr::eq(one, limit));
         let taken = self.taken.iter();
-        let taken = taken.filter_map(|taken| Some((index(taken.limit)?, taken.place))).collect();
+        let taken = taken
+            .filter_map(|taken| Some((index(taken.limit)?, taken.place, taken.took)))
+            .collect();
         let nearest = self.nearest.and_then(|near| Some((index(near.limit)?, near.standing)));
-        Detached { taken, nearest }
+        let turn = self.turn.and_then(|turn| Some((index(turn.limit)?, turn.at)));
+        Detached { taken, nearest, turn, at: now }
     }
 }
 
 impl Detached {
-    /// The proof again; `limits` are those that it was detached from.
+    /// The proof again; `limits` are those that it was detached from, in the same order, whatever
+    /// has become of their numbers.
     #[must_use]
-    pub fn attach(self, limits: &[Limit]) -> Admitted<'_> {
+    pub fn attach(self, limits: &[Limit], now: Nanos) -> Admitted<'_> {
+        let waited = now - self.at;
         let taken = self.taken.into_iter();
         let taken = taken
-            .filter_map(|(index, place)| Some(Taken { limit: limits.get(index)?, place }))
+            .filter_map(|(index, place, took)| {
+                Some(Taken { limit: limits.get(index)?, place, took })
+            })
             .collect();
-        let nearest = self
-            .nearest
-            .and_then(|(index, standing)| Some(Nearest { limit: limits.get(index)?, standing }));
-        Admitted { taken, nearest }
+        let nearest = self.nearest.and_then(|(index, standing)| {
+            let standing = Standing { reset: standing.reset - waited, ..standing };
+            Some(Nearest { limit: limits.get(index)?, standing })
+        });
+        let turn = self.turn.and_then(|(index, at)| Some(Turn { limit: limits.get(index)?, at }));
+        Admitted { taken, nearest, turn }
     }
 }
 
@@ -150,77 +217,126 @@ pub enum Refusal<'p> {
         /// When to come back; `None` when waiting does not help.
         retry: Option<Nanos>,
     },
+    /// The load has lowered its rate; the full one would have admitted the request.
+    Overloaded {
+        /// How it stands.
+        nearest: Nearest<'p>,
+        /// When to come back; `None` when waiting does not help.
+        retry: Option<Nanos>,
+    },
     /// Shared state could not be had, and the limit says `refuse`.
     Unavailable,
 }
 
-/// Judges a request by limits, in their order.
+/// Judges a request by limits, each with its place in the policy, in their order.
 ///
 /// # Errors
 /// The first refusal, with what was taken before it (to be given back).
 pub fn admit<'p>(
-    limits: impl Iterator<Item = &'p Limit>,
+    limits: impl Iterator<Item = (usize, &'p Limit)>,
     subject: &Subject<'_>,
-    store: &mut dyn Store,
-    events: &mut dyn Events,
-    seed: [u64; 2],
-    now: Nanos,
+    means: &mut Means<'_>,
+    now: Moment,
 ) -> Result<Admitted<'p>, (Refusal<'p>, Admitted<'p>)> {
     let mut admitted = Admitted::default();
-    let identity = identity_print(subject, seed);
-    for limit in limits.filter(|limit| counts(&limit.matches, subject)) {
-        let place = place(limit, subject, seed);
-        let judged = amend::<Debt, _>(store, events, &place, now, |old| {
-            let full_at = old.map(|debt| debt.full_at).unwrap_or_default();
-            let judgement = take(full_at, &limit.bucket, limit.cost, now);
-            match judgement {
-                Judgement::Admitted { full_at, .. } => {
-                    Keep::Put(Debt { identity, full_at }, judgement)
-                }
-                Judgement::Refused { .. } => Keep::Same(judgement),
-            }
-        });
-        match verdict(limit, judged, events) {
-            Verdict::Took(standing) => {
-                admitted.taken.push(Taken { limit, place });
-                if limit.mode == LimitMode::Enforce {
-                    let here = Nearest { limit, standing };
-                    let nearest = admitted.nearest.map_or(here, |before| before.nearer(here));
-                    admitted.nearest = Some(nearest);
-                }
-            }
+    for (index, limit) in limits.filter(|(_, limit)| counts(&limit.matches, subject)) {
+        let table = means.leases.table(index, limit, means.seed);
+        let place = key::place(limit, table, subject, means.seed);
+        let judged = judge(limit, &place, subject, means, now.monotonic);
+        let (outcome, verdict) = verdict(limit, judged);
+        means.events.on(Event::RateLimit { limit: &limit.name, outcome });
+        if matches!(outcome, LimitOutcome::Over | LimitOutcome::ShadowOver) {
+            // Limits may share a key's tag.
+            let tag = place.tag ^ place.table;
+            means.reports.limited(&limit.name, tag, &|| key_text(limit, subject));
+        }
+        match verdict {
+            Verdict::Took(took, standing) => admitted.take(limit, place, took, standing),
             Verdict::Passed => {}
-            Verdict::Refused(refusal) => return Err((refusal, admitted)),
+            Verdict::Refused(refusal) => {
+                if let (Refusal::Over { .. }, Some(penalty)) = (&refusal, &limit.penalty)
+                    && let Some(who) = key::culprit(limit, subject)
+                {
+                    ban::violated(limit, penalty, &who, means, now);
+                }
+                return Err((refusal, admitted));
+            }
         }
     }
     Ok(admitted)
 }
 
+/// Judges a request by one limit: by what this worker holds of it, else by shared data.
+fn judge(
+    limit: &Limit,
+    place: &Place,
+    subject: &Subject<'_>,
+    means: &mut Means<'_>,
+    now: Nanos,
+) -> Result<Judged, StoreError> {
+    let (algorithm, leasing) = numbers(limit);
+    // Each refusal of a limit with a penalty is a violation, which shared data must hear of.
+    let remembers = limit.penalty.is_none()
+        && matches!(algorithm, LimitAlgorithm::TokenBucket(_) | LimitAlgorithm::SlidingWindow(_));
+    let plan = if remembers || leasing == Leasing::Allowed {
+        match means.leases.ask(place, limit.cost, now) {
+            Answer::Admitted { standing, taken } => {
+                return Ok(Judged::Admitted { standing, took: Took::Tokens(taken) });
+            }
+            Answer::Refused { standing, retry } => return Ok(Judged::Refused { standing, retry }),
+            Answer::Ask(plan) => plan,
+        }
+    } else {
+        Plan::FIRST
+    };
+    let who = key::whose(limit, subject, means.seed);
+    let ask = Ask { limit, place, who, load: means.load, pause: means.pause, now };
+    let (judged, extra) = ask.judge(&algorithm, plan, means.store, means.events)?;
+    match judged {
+        Judged::Admitted { standing, took } if leasing == Leasing::Allowed => {
+            let lease = Lease { size: plan.size, left: extra, end: lease::end(&algorithm, now) };
+            means.leases.grant(place, &lease, standing, now);
+            // What is held of the limit is left of it.
+            let held = extra.saturating_mul(limit.cost);
+            let remaining = standing.remaining.saturating_add(held);
+            return Ok(Judged::Admitted { standing: Standing { remaining, ..standing }, took });
+        }
+        Judged::Refused { standing, retry } if remembers || leasing == Leasing::Allowed => {
+            means.leases.remember(place, standing, retry, now);
+            if !remembers {
+                means.leases.relent(place);
+            }
+        }
+        _ => {}
+    }
+    Ok(judged)
+}
+
 enum Verdict<'p> {
-    Took(Standing),
+    Took(Took, Standing),
     Passed,
     Refused(Refusal<'p>),
 }
 
-fn verdict<'p>(
-    limit: &'p Limit,
-    judged: Result<Judgement, StoreError>,
-    events: &mut dyn Events,
-) -> Verdict<'p> {
-    let (outcome, verdict) = match judged {
-        Ok(Judgement::Admitted { standing, .. }) => {
+fn verdict(limit: &Limit, judged: Result<Judged, StoreError>) -> (LimitOutcome, Verdict<'_>) {
+    let refused = |refusal| match limit.mode {
+        LimitMode::Shadow => (LimitOutcome::ShadowOver, Verdict::Passed),
+        LimitMode::Enforce => (LimitOutcome::Over, Verdict::Refused(refusal)),
+    };
+    match judged {
+        Ok(Judged::Admitted { standing, took }) => {
             // Near from 80 % used, as in envoyproxy/ratelimit.
-            let near = u64::from(standing.remaining) * 5 < u64::from(limit.bucket.burst);
+            let size = u64::from(limit.algorithm.size());
+            let near = u64::from(standing.remaining) * 5 < size;
             let outcome = if near { LimitOutcome::Near } else { LimitOutcome::Ok };
-            (outcome, Verdict::Took(standing))
+            (outcome, Verdict::Took(took, standing))
         }
-        Ok(Judgement::Refused { standing, retry }) => match limit.mode {
-            LimitMode::Shadow => (LimitOutcome::ShadowOver, Verdict::Passed),
-            LimitMode::Enforce => {
-                let nearest = Nearest { limit, standing };
-                (LimitOutcome::Over, Verdict::Refused(Refusal::Over { nearest, retry }))
-            }
-        },
+        Ok(Judged::Refused { standing, retry }) => {
+            refused(Refusal::Over { nearest: Nearest { limit, standing }, retry })
+        }
+        Ok(Judged::Overloaded { standing, retry }) => {
+            refused(Refusal::Overloaded { nearest: Nearest { limit, standing }, retry })
+        }
         Err(StoreError::Unavailable | StoreError::Contended) => {
             match (limit.on_unavailable, limit.mode) {
                 (Unavailable::Refuse, LimitMode::Enforce) => {
@@ -229,111 +345,43 @@ fn verdict<'p>(
                 _ => (LimitOutcome::ErrorAllowed, Verdict::Passed),
             }
         }
-    };
-    events.on(Event::RateLimit { limit: &limit.name, outcome });
-    verdict
+    }
 }
 
-/// The name of the endpoint that a request belongs to: the first that matches.
+/// The name of the endpoint that a request belongs to: the first that any reading of its path
+/// matches, so that no spelling of it is another endpoint.
 #[must_use]
-pub fn endpoint<'p>(endpoints: &'p [Endpoint], facts: &Facts<'_>) -> &'p str {
+pub fn endpoint<'p>(endpoints: &'p [Endpoint], facts: &Facts<'_>, path: &Path<'_>) -> &'p str {
     let found = endpoints
         .iter()
-        .find(|one| has_method(&one.methods, facts) && one.path.matches(facts.path()));
+        .find(|one| has_method(&one.methods, facts) && fits(&one.path, facts, path));
     found.map_or(OTHER_ENDPOINT, |endpoint| &endpoint.name)
 }
 
+/// Case does not count, because some servers fold it.
 fn has_method(methods: &[String], facts: &Facts<'_>) -> bool {
-    methods.is_empty() || methods.iter().any(|method| method.as_bytes() == facts.method())
+    let is = |method: &String| method.as_bytes().eq_ignore_ascii_case(facts.method());
+    methods.is_empty() || methods.iter().any(is)
+}
+
+/// Whether any reading of a path matches; one that no server should read is taken as it is.
+fn fits(pattern: &PathPattern, facts: &Facts<'_>, path: &Path<'_>) -> bool {
+    match path {
+        Path::Unreadable => pattern.matches(facts.path()),
+        readable => readable.readings().any(|reading| pattern.fits(reading)),
+    }
 }
 
 fn counts(matches: &Match, subject: &Subject<'_>) -> bool {
-    let facts = subject.facts;
-    let tier = subject.identity.and_then(Identity::tier);
+    let Subject { facts, path, .. } = subject;
+    let tier = || subject.identity.and_then(Identity::tier);
     has_method(&matches.methods, facts)
         && (matches.services.is_empty()
             || matches.services.iter().any(|service| Some(service.as_str()) == facts.service))
         && (matches.tiers.is_empty()
-            || matches.tiers.iter().any(|wanted| Some(wanted.as_str()) == tier))
-        && (matches.paths.is_empty() || matches.paths.iter().any(|path| path.matches(facts.path())))
-}
-
-fn place(limit: &Limit, subject: &Subject<'_>, seed: [u64; 2]) -> Place {
-    let mut print = Fingerprint::new(seed, "limit");
-    for part in &limit.key {
-        key_part(part, subject, &mut print);
-    }
-    let table = fingerprint::of(seed, "table of a limit", &limit.name);
-    Place { table, sets: limit.table_sets, tag: print.finish() }
-}
-
-fn key_part(part: &KeyPart, subject: &Subject<'_>, print: &mut Fingerprint) {
-    let facts = subject.facts;
-    let or_missing = |value: Option<&str>, print: &mut Fingerprint| {
-        print.part(value.unwrap_or(MISSING).as_bytes());
-    };
-    match part {
-        KeyPart::Service => or_missing(facts.service, print),
-        KeyPart::Endpoint => print.part(subject.endpoint.as_bytes()),
-        KeyPart::User => {
-            if subject.identity.is_some_and(|identity| identity.api_key().is_some()) {
-                // One part more than a user has: no user's name can be the same parts.
-                print.part(b"api key");
-            }
-            or_missing(subject.identity.and_then(Identity::user), print);
-        }
-        KeyPart::ApiKey => or_missing(subject.identity.and_then(Identity::api_key), print),
-        KeyPart::Tier => or_missing(subject.identity.and_then(Identity::tier), print),
-        KeyPart::Claim(name) => {
-            let claim = subject.identity.and_then(|identity| identity.claim(name));
-            or_missing(claim.as_deref(), print);
-        }
-        KeyPart::Header(name) => {
-            print.part(facts.headers.first(name).unwrap_or(MISSING.as_bytes()));
-        }
-        KeyPart::Ip => match facts.client.map(|address| address.to_canonical()) {
-            None => print.part(MISSING.as_bytes()),
-            Some(IpAddr::V4(address)) => print.part(&address.octets()),
-            Some(IpAddr::V6(address)) => print.part(&address.octets()),
-        },
-    }
-}
-
-/// Lets an administrator find every record of one user without keeping the name.
-fn identity_print(subject: &Subject<'_>, seed: [u64; 2]) -> u64 {
-    let Some(identity) = subject.identity else { return 0 };
-    let domain = if identity.api_key().is_some() { "api key" } else { "user" };
-    identity.user().map_or(0, |user| fingerprint::of(seed, domain, user))
-}
-
-/// A bucket's record: whose it is, and when it will be full again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Debt {
-    /// Fingerprint of the user; zero when nobody is known.
-    identity: u64,
-    full_at: FullAt,
-}
-
-impl Record for Debt {
-    const KIND: u8 = b'l';
-    const SIZE: usize = 8 + 8 + 4 + 4;
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.identity.to_le_bytes());
-        out.extend_from_slice(&self.full_at.ns.to_le_bytes());
-        out.extend_from_slice(&self.full_at.frac.to_le_bytes());
-        // Spare, to keep the records aligned.
-        out.extend_from_slice(&[0; 4]);
-    }
-
-    fn decode(body: &[u8]) -> Option<Self> {
-        let mut read = Reader(body);
-        let identity = read.u64()?;
-        Some(Self { identity, full_at: FullAt { ns: read.u64()?, frac: read.u32()? } })
-    }
-
-    fn weight(&self, now: Nanos) -> u64 {
-        // The fuller the bucket, the less its loss forgives; a full one forgives nothing.
-        self.full_at.ns.saturating_sub(now.0)
-    }
+            || matches.tiers.iter().any(|wanted| Some(wanted.as_str()) == tier()))
+        && (matches.paths.is_empty()
+            // What no server should read counts everywhere: it must not be a way past a limit.
+            || **path == Path::Unreadable
+            || matches.paths.iter().any(|pattern| fits(pattern, facts, path)))
 }
