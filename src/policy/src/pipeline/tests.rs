@@ -123,8 +123,11 @@ fn every_reason_has_a_status_and_the_grpc_code_that_fits_it() {
             | Reason::TokenUntrusted
             | Reason::TokenRevoked
             | Reason::ApiKeyInvalid => (401, 16),
-            Reason::RateLimited => (429, 8),
-            Reason::KeysUnavailable | Reason::BreakerOpen | Reason::StateUnavailable => (503, 14),
+            Reason::Banned | Reason::RateLimited => (429, 8),
+            Reason::KeysUnavailable
+            | Reason::Overloaded
+            | Reason::BreakerOpen
+            | Reason::StateUnavailable => (503, 14),
         };
         let bytes = serialize(&[(b":path", b"/a"), (b"content-type", b"application/grpc")]);
         let facts = Facts { headers: Headers::new(&bytes), client: None, service: None };

@@ -14,6 +14,8 @@ const fn penalty() -> Penalty {
     }
 }
 
+const NO_BANS: [u64; 0] = [];
+
 /// So many violations at once; the bans that they lead to, in seconds.
 fn offend(conduct: &mut Conduct, times: u32, now: Nanos) -> std::vec::Vec<u64> {
     let mut bans = std::vec::Vec::new();
@@ -28,22 +30,22 @@ fn offend(conduct: &mut Conduct, times: u32, now: Nanos) -> std::vec::Vec<u64> {
 #[test]
 fn the_last_of_so_many_violations_bans_and_counting_starts_anew() {
     let mut conduct = Conduct::default();
-    assert_eq!(offend(&mut conduct, 2, ms(0)), []);
+    assert_eq!(offend(&mut conduct, 2, ms(0)), NO_BANS);
     assert_eq!(offend(&mut conduct, 1, ms(9_999)), [60]);
     assert_eq!((conduct.count, conduct.level), (0, 1));
     assert_eq!(conduct.ban_end, ms(69_999));
-    assert_eq!(offend(&mut conduct, 2, ms(70_000)), []);
+    assert_eq!(offend(&mut conduct, 2, ms(70_000)), NO_BANS);
 }
 
 #[test]
 fn violations_that_are_too_far_apart_do_not_add_up() {
     let mut conduct = Conduct::default();
-    assert_eq!(offend(&mut conduct, 2, ms(0)), []);
-    assert_eq!(offend(&mut conduct, 2, ms(10_000)), []);
+    assert_eq!(offend(&mut conduct, 2, ms(0)), NO_BANS);
+    assert_eq!(offend(&mut conduct, 2, ms(10_000)), NO_BANS);
     assert_eq!(conduct.since, ms(10_000));
     let mut conduct = Conduct::default();
     for at in 2..1_000 {
-        assert_eq!(offend(&mut conduct, 1, ms(at * 5_000)), [], "two in ten seconds, for ever");
+        assert_eq!(offend(&mut conduct, 1, ms(at * 5_000)), NO_BANS, "two in ten seconds, for ever");
     }
 }
 
@@ -91,7 +93,7 @@ fn a_level_is_forgotten_for_each_longest_ban_without_one_and_only_once() {
         often = violate(often, &penalty(), end + Nanos::from_secs(60 * minute)).0;
     }
     assert_eq!(often.level, 2);
-    assert_eq!(offend(&mut often, 2, after(2, 0)), []);
+    assert_eq!(offend(&mut often, 2, after(2, 0)), NO_BANS);
     assert_eq!(often.level, 1);
     assert_eq!(offend(&mut often, 1, after(2, 1)), [300]);
 }

@@ -6,13 +6,16 @@ use crate::headers::{Headers, serialize};
 use crate::kernel::breaker::Permit;
 use crate::model::{
     Algorithm, AuthMode, Authentication, Breaker, Breakers, Bucket, HttpsMode, IpLists, KeyPart,
-    Keys, Limit, LimitMode, Match, Policy, Provider, Secret, SecretSource, Sidecar, TokenCache,
-    TokenLocation, Unavailable,
+    Keys, Limit, LimitAlgorithm, LimitMode, Match, Policy, Provider, Secret, SecretSource, Sidecar,
+    TokenCache, TokenLocation, Unavailable,
 };
 use crate::pattern::PathPattern;
 use crate::pipeline::{Means, Outcome, Passage, Step, Suspended, judge, resume};
 use crate::reason::Reason;
 use crate::reply::{Edits, Reply};
+use crate::stage::limit::Leases;
+use crate::stage::{Pause, Reports};
+use crate::sync::BanMade;
 use crate::testing::{FakeDigest, FakeSecrets, FakeStore};
 use crate::time::{Moment, Nanos};
 use crate::verify::{TokenError, Verified, Verify};
@@ -104,12 +107,17 @@ pub(super) fn limit_of(name: &str, key: Vec<KeyPart>, burst: u32) -> Limit {
         name: name.to_string(),
         matches: Match::default(),
         key,
-        bucket: Bucket { requests: burst, per: Nanos::from_secs(60), burst },
+        algorithm: bucket(burst, Nanos::from_secs(60), burst),
         cost: 1,
         mode: LimitMode::Enforce,
         on_unavailable: Unavailable::Refuse,
         table_sets: 16,
+        penalty: None,
     }
+}
+
+pub(super) const fn bucket(requests: u32, per: Nanos, burst: u32) -> LimitAlgorithm {
+    LimitAlgorithm::TokenBucket(Bucket { requests, per, burst })
 }
 
 pub(super) fn empty() -> Policy {
@@ -155,13 +163,45 @@ pub(super) fn with_jwt() -> Policy {
     Policy { authentication: Some(authentication()), ..empty() }
 }
 
+/// The keys of the fingerprints.
+pub(super) const SEED: [u64; 2] = [1, 2];
+
+/// What was reported by name.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Refused keys, `limit key`, each time.
+    pub(super) limited: Vec<String>,
+    pub(super) bans: Vec<BanMade>,
+}
+
+impl Reports for Told {
+    fn limited(&mut self, limit: &str, _tag: u64, key: &dyn Fn() -> String) {
+        self.limited.push(format!("{limit} {}", key()));
+    }
+
+    fn banned(&mut self, ban: BanMade) {
+        self.bans.push(ban);
+    }
+}
+
 /// A gateway and its world.
 pub(super) struct Gateway {
     pub(super) policy: Policy,
     pub(super) store: FakeStore,
     pub(super) verify: FakeVerify,
     pub(super) now: u64,
+    /// Milliseconds beside that.
+    pub(super) ms: u64,
+    /// How far the clock on the wall is ahead of the other.
+    pub(super) wall: Nanos,
     pub(super) heard: Vec<String>,
+    pub(super) told: Told,
+    pub(super) leases: Leases,
+    pub(super) state_keys: Option<[u64; 2]>,
+    pub(super) load: u32,
+    pub(super) pause: Pause,
+    /// How many random bytes were asked for so far, which are what they get.
+    pub(super) dice: u8,
     pub(super) client: Option<IpAddr>,
     pub(super) method: &'static str,
 }
@@ -173,14 +213,23 @@ impl Gateway {
             store: FakeStore::default(),
             verify: FakeVerify { pending: false, asked: 0 },
             now: 1_000,
+            ms: 0,
+            wall: Nanos::ZERO,
             heard: vec![],
+            told: Told::default(),
+            leases: Leases::default(),
+            state_keys: None,
+            load: 0,
+            pause: Pause::Room,
+            dice: 9,
             client: "192.0.2.1".parse().ok(),
             method: "GET",
         }
     }
 
     pub(super) fn moment(&self) -> Moment {
-        Moment { monotonic: Nanos::from_secs(self.now), wall: Nanos::from_secs(self.now) }
+        let now = Nanos::from_secs(self.now) + Nanos::from_millis(self.ms);
+        Moment { monotonic: now, wall: now + self.wall }
     }
 
     pub(super) fn send(&mut self, path: &str, headers: &[(&str, &str)]) -> Step {
@@ -201,14 +250,23 @@ impl Gateway {
             Facts { headers: Headers::new(&bytes), client: self.client, service: Some("svc") };
         let now = self.moment();
         let heard = &mut self.heard;
+        let dice = &mut self.dice;
         let mut means = Means {
             store: &mut self.store,
             verify: &mut self.verify,
             digest: &FakeDigest,
             secrets: &FakeSecrets,
-            random: &mut |bytes: &mut [u8]| bytes.fill(9),
+            random: &mut |bytes: &mut [u8]| {
+                bytes.fill(*dice);
+                *dice = dice.wrapping_add(1);
+            },
             events: &mut |event: Event<'_>| heard.push(format!("{event:?}")),
-            seed: [1, 2],
+            reports: &mut self.told,
+            leases: &mut self.leases,
+            seed: SEED,
+            state_keys: self.state_keys,
+            load: self.load,
+            pause: self.pause,
         };
         match held {
             None => judge(&self.policy, &facts, &mut means, now),
@@ -227,7 +285,7 @@ impl Gateway {
         };
         let heard = &mut self.heard;
         let mut events = |event: Event<'_>| heard.push(format!("{event:?}"));
-        passage.finish(&self.policy, &outcome, &mut self.store, &mut events, [1, 2], now);
+        passage.finish(&self.policy, &outcome, &mut self.store, &mut events, SEED, now);
     }
 
     #[track_caller]
@@ -260,6 +318,14 @@ impl Gateway {
             Step::Wait(held) => held,
             other => panic!("does not wait: {other:?}"),
         }
+    }
+
+    /// A request ends while it waits.
+    pub(super) fn abandon(&mut self, held: Suspended) -> Passage {
+        let now = self.moment();
+        let heard = &mut self.heard;
+        let mut events = |event: Event<'_>| heard.push(format!("{event:?}"));
+        held.abandon(&self.policy, &mut self.store, &mut events, now)
     }
 
     pub(super) fn call(&mut self, status: u16) {

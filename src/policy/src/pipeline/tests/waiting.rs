@@ -1,12 +1,13 @@
 //! Stories of requests that wait for keys: what is judged again, what is not, and how it ends.
 
-use super::gateway::{GOOD, Gateway, breaker_settings, limit_of, permit, with_jwt};
+use super::gateway::{GOOD, Gateway, breaker_settings, bucket, limit_of, permit, with_jwt};
 use crate::model::{
     Access, Authorization, Csrf, HttpsMode, KeyPart, Mode, Policy, Rule, TokenLocation,
 };
 use crate::pattern::PathPattern;
 use crate::pipeline::Step;
 use crate::reason::Reason;
+use crate::time::Nanos;
 use alloc::string::ToString;
 use alloc::vec;
 
@@ -73,7 +74,7 @@ fn a_request_may_wait_again_and_takes_from_early_limits_once() {
 #[test]
 fn a_refusal_after_the_wait_gives_back_what_was_taken_before_it() {
     let mut gateway = waiting();
-    gateway.policy.rate_limits[2].bucket.burst = 1;
+    gateway.policy.rate_limits[2].algorithm = bucket(9, Nanos::from_secs(60), 1);
     gateway.verify.pending = false;
     gateway.forwarded("/a", &[GOOD]);
     for _ in 0..10 {
@@ -104,7 +105,7 @@ fn a_bad_token_that_waited_keeps_what_it_took() {
 fn a_request_that_ends_while_it_waits_is_counted_where_it_was_going() {
     let mut gateway = waiting();
     let held = gateway.held("/a", &[GOOD]);
-    let passage = held.passage().refused(Reason::KeysUnavailable);
+    let passage = gateway.abandon(held);
     assert!(permit(&passage).is_none());
     gateway.finish(passage, 503, "elsewhere");
     assert_eq!(gateway.heard("service: \"svc\", refused: Some(KeysUnavailable)"), 1);
@@ -137,7 +138,7 @@ fn after_a_reply_nothing_can_be_forwarded() {
     // left to say is that each refusal is a reply, has no permit, and reaches nobody's breaker.
     let mut gateway = Gateway::new(strict());
     gateway.policy.circuit_breakers.default = Some(breaker_settings());
-    gateway.policy.rate_limits[0].bucket.burst = 0;
+    gateway.policy.rate_limits[0].algorithm = bucket(1, Nanos::from_secs(60), 0);
     gateway.method = "POST";
     let requests: [(&str, Headers, Reason); 5] = [
         ("/a", &[], Reason::CredentialsMissing),
