@@ -65,6 +65,8 @@ pub(crate) struct VmSide {
     pub(crate) gaugeless: Cell<bool>,
     /// Whether shared data cannot be had.
     pub(crate) shareless: Cell<bool>,
+    /// Whether the tables of limits and bans in it cannot be had.
+    pub(crate) tableless: Cell<bool>,
     /// Whether header maps cannot be read.
     pub(crate) unreadable: Cell<bool>,
     /// Whether request headers cannot be changed.
@@ -83,8 +85,8 @@ pub(crate) struct VmSide {
     pub(crate) continued: RefCell<Vec<u32>>,
     /// The last period of the timer, in milliseconds.
     pub(crate) period: Cell<u64>,
-    /// When the timer fires.
-    due: Cell<u64>,
+    /// When the timer fires. There is one, of whatever plugin set it last.
+    pub(crate) due: Cell<u64>,
     /// How often a metric was read.
     pub(crate) gauges_read: Cell<usize>,
     /// What the host does inside a local reply, as Envoy may.
@@ -175,9 +177,10 @@ impl FakeHost {
         Status::check(u32::try_from(self.draw() % 14 + 1).unwrap())
     }
 
-    fn sharing(&self) -> Result<(), Status> {
+    fn sharing(&self, key: &[u8]) -> Result<(), Status> {
         self.process.shared_calls.set(self.process.shared_calls.get() + 1);
-        if self.vm.shareless.get() { Err(Status::InternalFailure) } else { Ok(()) }
+        let lost = self.vm.tableless.get() && key.starts_with(b"t") && key.len() == 13;
+        if lost || self.vm.shareless.get() { Err(Status::InternalFailure) } else { Ok(()) }
     }
 
     /// Bytes as the network may have made them.
@@ -330,14 +333,14 @@ impl Host for FakeHost {
 
     fn shared(&self, key: &[u8]) -> Result<(Vec<u8>, u32), Status> {
         self.ill()?;
-        self.sharing()?;
+        self.sharing(key)?;
         let found = self.process.shared.borrow().get(key).cloned();
         found.map(|(bytes, cas)| (self.spoil(bytes), cas)).ok_or(Status::NotFound)
     }
 
     fn set_shared(&self, key: &[u8], value: &[u8], cas: u32) -> Result<(), Status> {
         self.ill()?;
-        self.sharing()?;
+        self.sharing(key)?;
         self.process.shared_writes.set(self.process.shared_writes.get() + 1);
         let replica = key.starts_with(b"replica/") && key != policy::replica::STATE_KEY;
         assert!(cas != 0 || replica, "a blind overwrite");

@@ -2,6 +2,7 @@
 //! whose `verify_signature` takes every signature.
 
 mod hostile;
+mod turns;
 
 use super::*;
 use crate::testing::FakeHost;
