@@ -142,6 +142,9 @@ fn validate_files(files: &[PathBuf]) -> Result<(), String> {
         for warning in &report.warnings {
             eprintln!("{}: warning: {warning}", file.display());
         }
+        for note in &report.notes {
+            eprintln!("{}: info: {note}", file.display());
+        }
         if report.findings.is_empty() {
             let names = report.good.join(", ");
             print(&format!("{}: good: {names}\n", file.display()))?;

@@ -5,6 +5,7 @@
 
 mod clusters;
 mod embedded;
+mod memory;
 mod paths;
 mod routes;
 #[cfg(test)]
@@ -23,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) findings: Vec<Finding>,
     /// What is legal but deserves a word.
     pub(crate) warnings: Vec<String>,
+    /// What is good to know of the policies that are good.
+    pub(crate) notes: Vec<String>,
     /// Names of the policies that are good.
     pub(crate) good: Vec<String>,
 }
@@ -141,20 +144,33 @@ impl Embedded {
                     if self.path.is_empty() { String::new() } else { self.path.clone() + ": " };
                 let said = policy.warnings.iter().map(|warning| format!("{place}{warning}"));
                 report.warnings.extend(said);
+                report.notes.extend(memory::note(&policy).map(|note| format!("{place}{note}")));
                 Some(policy)
             }
             Err(mistakes) => {
-                report.findings.extend(mistakes.into_iter().map(|mistake| self.locate(mistake)));
+                // What is wrong for every reader is not this one's doing.
+                let plain = match self.reader {
+                    Reader::Core => Vec::new(),
+                    Reader::Envoy | Reader::Kubernetes => {
+                        judge(&self.node.to_json(Reader::Core)).err().unwrap_or_default()
+                    }
+                };
+                let locate = |mistake: Mistake| {
+                    let known = plain.iter().any(|other| other.path == mistake.path);
+                    self.locate(mistake, known)
+                };
+                report.findings.extend(mistakes.into_iter().map(locate));
                 None
             }
         }
     }
 
-    fn locate(&self, mistake: Mistake) -> Finding {
+    /// The mistake at its line; `plain` when any other host would refuse it too.
+    fn locate(&self, mistake: Mistake, plain: bool) -> Finding {
         let Mistake { path, wrong, allowed } = mistake;
         let allowed = match self.reader {
-            Reader::Core => allowed,
-            Reader::Envoy | Reader::Kubernetes => self.explain(&path, allowed),
+            Reader::Envoy | Reader::Kubernetes if !plain => self.explain(&path, allowed),
+            Reader::Core | Reader::Envoy | Reader::Kubernetes => allowed,
         };
         Finding { line: self.node.line_of(&path), path: under(&self.path, &path), wrong, allowed }
     }

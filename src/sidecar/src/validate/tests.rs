@@ -78,6 +78,30 @@ fn a_word_that_envoy_takes_for_a_boolean_is_refused_as_envoy_would() {
     assert!(report.findings[0].allowed.contains("bare `yes`"), "{:?}", report.findings);
 }
 
+/// Envoy hands every fraction over as text, which is as good; a bad one is bad in any spelling, and
+/// quotes would not help.
+#[test]
+fn a_fraction_is_taken_as_envoy_hands_it_over() {
+    let limit = |threshold: &str| {
+        wasm_struct(&format!(
+            "version: 1\nrate_limits:\n- {{name: l, key: [], requests: 1, per: 1s, algorithm: \
+             adaptive, adaptive: {{threshold: {threshold}}}}}"
+        ))
+    };
+    for good in ["0.5", "\"0.5\"", ".500"] {
+        check_lines(&limit(good), &[]);
+    }
+    let report = check(&limit("1.5"));
+    let [finding] = &report.findings[..] else { panic!("{:?}", report.findings) };
+    assert!(finding.wrong.contains("is too large"), "{finding:?}");
+    assert!(!finding.allowed.contains("bare"), "{finding:?}");
+    let report = check(&limit("0.5"));
+    assert!(report.warnings[0].contains("always has its full rate"), "{:?}", report.warnings);
+    let note = &report.notes[0];
+    let at = "typed_config.config.configuration.value: rate limits take at most ";
+    assert!(note.starts_with(at) && note.ends_with(" of shared memory in each Envoy"), "{note}");
+}
+
 #[test]
 fn json_text_inside_an_envoy_yaml_is_checked_with_its_lines() {
     let text = |body: &str| {
