@@ -4,13 +4,15 @@ use super::lease::Lease;
 use super::{Errand, State, Sync, Turn};
 use crate::host::Host;
 use crate::store::SharedData;
-use crate::sweep::Sweeping;
+use crate::sweep::{Slices, Sweeping};
 use policy::model::{Limit, Policy};
 use policy::pipeline::{ResetOutcome, reset_breaker};
+use policy::replica::bans::Kind;
 use policy::replica::overrides;
 use policy::stage::limit::admin::{self, Known, Sweep};
 use policy::store::StoreError;
 use policy::sync::{Action, COMMANDS_MAX, Command, Done, DoneOutcome, KeyStanding, Named};
+use policy::time::Nanos;
 use std::collections::BTreeMap;
 
 /// Whether there is something to tell the sidecar at once.
@@ -29,7 +31,7 @@ enum Act {
     /// It was a question. Whoever asks again gets a fresh answer, so nobody needs to remember it.
     Answer(DoneOutcome, Vec<KeyStanding>),
     /// It takes longer.
-    Sweep(Sweep),
+    Sweep(Slices),
 }
 
 /// The parts of a key by name.
@@ -62,8 +64,8 @@ impl<H: Host> Sync<H> {
                 Act::Answer(outcome, standings) => {
                     state.again.push(Done { id, outcome, standings });
                 }
-                Act::Sweep(sweep) => {
-                    state.sweeping = Some(Sweeping::new(id, sweep, commands.collect()));
+                Act::Sweep(slices) => {
+                    state.sweeping = Some(Sweeping::new(id, slices, commands.collect()));
                     break;
                 }
             }
@@ -84,8 +86,9 @@ impl<H: Host> Sync<H> {
         let behind = state.sweeping.take().map(Sweeping::behind).unwrap_or_default();
         let lease = self.note(id, outcome, turn)?;
         let (lease, _) = self.work(state, lease, behind, turn)?;
-        // Somebody waits for the outcome: a poll that is held is followed by another.
+        // Somebody waits for the outcome: a poll that is held is followed by another at once.
         state.flight.take_if(|flight| matches!(flight.errand, Errand::Poll { .. }));
+        state.called = Nanos::ZERO;
         Some(lease)
     }
 
@@ -125,7 +128,7 @@ impl<H: Host> Sync<H> {
                 Err(_) => DoneOutcome::Failed,
             }),
             Action::ResetIdentity(named) => match self.begin_sweep(named, turn) {
-                Ok(Some(sweep)) => Act::Sweep(sweep),
+                Ok(Some(slices)) => Act::Sweep(slices),
                 Ok(None) => Act::Done(DoneOutcome::Unknown),
                 Err(_) => Act::Done(DoneOutcome::Failed),
             },
@@ -149,15 +152,19 @@ impl<H: Host> Sync<H> {
         let Some(limit) = self.limit(limit)? else { return Ok(None) };
         let (mut store, mut events) = (SharedData(self.host.clone()), self.metrics.clone());
         let providers: Vec<&str> = self.wants.providers.iter().map(String::as_str).collect();
-        let (keys, now) = (turn.seed.keys, turn.now.monotonic);
-        admin::reset_key(&limit, &providers, key, &mut store, &mut events, keys, now).map(Some)
+        let keys = turn.seed.keys;
+        admin::reset_key(&limit, &providers, key, &mut store, &mut events, keys).map(Some)
     }
 
-    fn begin_sweep(&self, named: &Named, turn: Turn) -> Result<Option<Sweep>, StoreError> {
+    fn begin_sweep(&self, named: &Named, turn: Turn) -> Result<Option<Slices>, StoreError> {
         let limits = self.policy.rate_limits.iter().map(|limit| self.in_force(limit));
         let rate_limits = limits.collect::<Result<_, _>>()?;
         let policy = Policy { rate_limits, ..self.policy.clone() };
-        Ok(Sweep::new(&policy, named, turn.seed.keys))
+        // A user of no provider in particular is looked for under each of them.
+        let is_anybody = named.kind == Kind::User.name() && named.provider.is_none();
+        let names = if is_anybody { self.wants.providers.len() } else { 1 };
+        let sweep = Sweep::new(&policy, named, turn.seed.keys);
+        Ok(sweep.map(|sweep| Slices::new(sweep, names)))
     }
 
     /// A limit of this name, with the numbers that requests are judged by.
@@ -174,3 +181,6 @@ impl<H: Host> Sync<H> {
         Ok(changed.unwrap_or_else(|| limit.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests;
