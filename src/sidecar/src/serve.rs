@@ -4,6 +4,7 @@
 //! what filter and Envoy say.
 
 mod api_keys;
+mod bans;
 mod body;
 mod breakers;
 mod channel;
@@ -15,11 +16,15 @@ mod guard;
 mod health;
 mod hear;
 mod hex;
+mod limits;
+mod load;
 mod metrics;
 mod moment;
+mod order;
 mod page;
 mod problem;
 mod replica;
+mod reports;
 mod revocations;
 pub(crate) mod settings;
 mod state;
@@ -38,8 +43,10 @@ use envoy::Envoy;
 use files::Files;
 use guard::Token;
 use health::Board;
+use load::Load;
 use problem::Problem;
 use replica::Replica;
+use reports::Reports;
 use settings::Settings;
 use state::Expiry;
 use std::net::SocketAddr;
@@ -62,6 +69,8 @@ struct App {
     files: Files,
     board: Board,
     expiry: Expiry,
+    reports: Reports,
+    load: Load,
     in_flight: Semaphore,
     complaints: Complaints,
 }
@@ -79,6 +88,8 @@ impl App {
             files: Files::new(settings.files_dir),
             board: Board::new(),
             expiry: Expiry::default(),
+            reports: Reports::new(),
+            load: Load::default(),
             in_flight: Semaphore::new(guard::IN_FLIGHT_MAX),
             complaints: Complaints::default(),
         }
@@ -93,6 +104,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route(policy::sync::PATH, post(sync::sync))
         .route(policy::sync::STATE_PATH, post(sync::state))
+        .route(policy::sync::REPORT_PATH, post(reports::report))
         .route("/gateway/circuit-breakers", get(breakers::list))
         .route("/gateway/circuit-breakers/reset", post(breakers::reset_all))
         .route("/gateway/circuit-breakers/{service}", get(breakers::one))
@@ -102,6 +114,16 @@ fn router(app: &Arc<App>) -> Router {
         .route("/gateway/api-keys", get(api_keys::list).post(api_keys::post))
         .route("/gateway/api-keys/{id}", delete(api_keys::delete))
         .route("/gateway/api-keys/{id}/rotate", post(api_keys::rotate))
+        .route("/gateway/bans", get(bans::list).post(bans::post))
+        .route("/gateway/bans/{id}", delete(bans::delete))
+        .route("/gateway/rate-limits", get(limits::list))
+        // `reset` may be the name of a limit as well: only it has a POST.
+        .route(
+            "/gateway/rate-limits/{limit}",
+            get(limits::one).put(limits::put).delete(limits::delete).post(limits::reset),
+        )
+        .route("/gateway/rate-limits/{limit}/", get(limits::read).delete(limits::forget))
+        .route("/gateway/rate-limits/{limit}/{key}", get(limits::read).delete(limits::forget))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::NotFound)
         .layer(from_fn_with_state(Arc::clone(app), guard::guard))
@@ -129,6 +151,7 @@ pub(crate) async fn serve(
     health::start(&app);
     files::start(&app);
     state::start(&app);
+    load::start(&app);
     info!(address = %listen, version = env!("CARGO_PKG_VERSION"), "listening");
     let router = router(&app);
     let stop = async {

@@ -1,18 +1,21 @@
-//! What must survive a restart of the sidecar: its identity, revocations, API keys, and the numbers
-//! of changes. Nothing here knows HTTP or the filter.
+//! What must survive a restart of the sidecar: its identity, revocations, API keys, bans, overrides,
+//! and the numbers of changes. Nothing here knows HTTP or the filter.
 //!
 //! A [`Store`] makes changes durable before it answers; what is looked at often is kept in memory by
 //! `serve::replica`, which loads it once.
 
+mod ban;
 pub(crate) mod embedded;
 #[cfg(test)]
 pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use ban::{AdminBan, Ban, BanKey, PenaltyBan, Source, Stands, halves};
 use policy::model::Secret;
+use policy::replica::overrides::{self, Override};
 use policy::replica::revocations::{self, Kind, Name, Print};
-use policy::replica::{Bucket, api_keys, files};
+use policy::replica::{Bucket, api_keys, bans, files};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -126,6 +129,15 @@ pub(crate) struct About {
     pub(crate) replaced: bool,
 }
 
+/// What an administrator put in the place of a limit's numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Overridden {
+    /// The numbers.
+    pub(crate) change: Override,
+    /// When, in seconds since 1970.
+    pub(crate) since: u64,
+}
+
 /// One thing to change.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
@@ -137,6 +149,14 @@ pub(crate) enum Change {
     PutKey(ApiKey),
     /// Removes the one of this hash; nothing happens when there is none.
     DropKey([u8; 32]),
+    /// Makes a ban, or puts it in the place of what this key has.
+    PutBan(BanKey, Ban),
+    /// Forgets all that is known of this key; nothing happens when that is nothing.
+    DropBan(BanKey),
+    /// Overrides the limit of this name, whatever was there.
+    PutOverride(String, Overridden),
+    /// Removes that; nothing happens when there is none.
+    DropOverride(String),
     /// A file was read anew (`None`: it is no longer wanted). Stores keep only that its bucket
     /// changed: secrets belong in their files.
     File(String, Option<Secret>),
@@ -150,6 +170,8 @@ impl Change {
                 revocations::bucket(print)
             }
             Self::PutKey(ApiKey { sha256, .. }) | Self::DropKey(sha256) => api_keys::bucket(sha256),
+            Self::PutBan(key, _) | Self::DropBan(key) => bans::bucket(&halves(key).0),
+            Self::PutOverride(limit, _) | Self::DropOverride(limit) => overrides::bucket(limit),
             Self::File(path, _) => files::bucket(path),
         }
     }
@@ -164,6 +186,10 @@ pub(crate) struct Contents {
     pub(crate) revocations: Vec<(Print, Times)>,
     /// API keys, rising by hash.
     pub(crate) keys: Vec<ApiKey>,
+    /// Bans, rising by key.
+    pub(crate) bans: Vec<(BanKey, Ban)>,
+    /// Overrides, rising by the limit's name.
+    pub(crate) overrides: Vec<(String, Overridden)>,
     /// Every bucket that ever changed, with the number of its last change. No two share a number.
     pub(crate) buckets: Vec<(Bucket, u64)>,
 }

@@ -129,6 +129,25 @@ impl Fields {
         })
     }
 
+    /// A whole number from 0 to [`u32::MAX`]; what it may be beyond that is asked elsewhere.
+    pub(super) fn integer(&mut self, name: &str) -> Result<Option<u32>, Problem> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        number.map(Some).ok_or_else(|| {
+            let allowed = format!("a whole number from 0 to {}", u32::MAX);
+            self.refuse(name, &is(&value), &allowed)
+        })
+    }
+
+    /// A span in milliseconds, as the policy writes it: `250ms`, `90s`, `1m`.
+    pub(super) fn span_ms(&mut self, name: &str) -> Result<Option<u64>, Problem> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let millis = value.as_str().and_then(moment::span_ms);
+        millis.map(Some).ok_or_else(|| {
+            self.refuse(name, &is(&value), "a whole number with ms, s, m, h or d, as 250ms or 1m")
+        })
+    }
+
     /// A list of 1 to `count_max` objects.
     pub(super) fn objects(
         &mut self,

@@ -2,10 +2,10 @@
 //! done when the filter says so.
 
 use super::App;
-use super::channel::{QueueFull, Taken};
 use super::guard::{Named, RequestId, name, require_admin};
-use super::hear::{DONE_WITHIN, Heard, hear};
+use super::order::{Outcome, order, settle};
 use super::problem::{Problem, json_reply};
+use super::state::Audit;
 use super::stats::Stats;
 use axum::Extension;
 use axum::extract::State;
@@ -15,8 +15,6 @@ use policy::sync::{Action, DoneOutcome};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
-use tracing::info;
 
 /// How long Envoy may take to print its statistics.
 const STATS_WITHIN: Duration = Duration::from_secs(2);
@@ -55,26 +53,32 @@ pub(super) async fn reset(
     if service.len() > SERVICE_MAX {
         return Err(Problem::UnknownBreaker(service.chars().take(SERVICE_MAX).collect()));
     }
-    let order = order(&app, &service, &id);
-    match settle(&app, &service, order, &id, Instant::now() + DONE_WITHIN).await {
-        Outcome::Done(DoneOutcome::Applied) => {
-            let state = match stats(&app).await {
+    let audit = audit(&id, &service);
+    let order = order(&app, action(&service), &audit);
+    let (command, reason) = match settle(&app, order, &audit).await {
+        Outcome::Done(done) => return answer(&app, service, &done.outcome).await,
+        Outcome::Waits(command, reason) => (command, reason),
+        Outcome::Full => return Err(Problem::QueueFull),
+        Outcome::Stopping => return Err(Problem::Stopping),
+    };
+    let body = json!({
+        "service": service, "status": "accepted", "command": command, "reason": reason,
+    });
+    Ok(json_reply(StatusCode::ACCEPTED, &body))
+}
+
+async fn answer(app: &App, service: String, outcome: &DoneOutcome) -> Result<Response, Problem> {
+    match outcome {
+        DoneOutcome::Applied => {
+            let state = match stats(app).await {
                 Ok(stats) => describe(&stats, &service),
                 // The filter has said that it is closed; Envoy's numbers are a courtesy.
                 Err(_) => json!({ "service": service, "state": "closed" }),
             };
             Ok(json_reply(StatusCode::OK, &state))
         }
-        Outcome::Done(DoneOutcome::Unknown) => Err(Problem::UnknownBreaker(service)),
-        Outcome::Done(DoneOutcome::Failed) => Err(Problem::NotApplied),
-        Outcome::Waits(command, reason) => {
-            let body = json!({
-                "service": service, "status": "accepted", "command": command, "reason": reason,
-            });
-            Ok(json_reply(StatusCode::ACCEPTED, &body))
-        }
-        Outcome::Full => Err(Problem::QueueFull),
-        Outcome::Stopping => Err(Problem::Stopping),
+        DoneOutcome::Unknown => Err(Problem::UnknownBreaker(service)),
+        DoneOutcome::Failed => Err(Problem::NotApplied),
     }
 }
 
@@ -87,18 +91,24 @@ pub(super) async fn reset_all(
     require_admin(&app, &headers)?;
     let before = stats(&app).await?;
     let names = services(&before);
-    let orders: Vec<_> =
-        names.iter().map(|service| (*service, order(&app, service, &id))).collect();
-    let until = Instant::now() + DONE_WITHIN;
+    let orders: Vec<_> = names
+        .iter()
+        .map(|service| {
+            let audit = audit(&id, service);
+            (*service, order(&app, action(service), &audit), audit)
+        })
+        .collect();
     let mut waits = false;
     let mut results = Vec::new();
-    for (service, order) in orders {
+    for (service, order, audit) in orders {
         let mut result = Map::new();
         result.insert("service".into(), service.into());
-        let outcome = match settle(&app, service, order, &id, until).await {
-            Outcome::Done(DoneOutcome::Applied) => "applied",
-            Outcome::Done(DoneOutcome::Unknown) => "unused",
-            Outcome::Done(DoneOutcome::Failed) => "failed",
+        let outcome = match settle(&app, order, &audit).await {
+            Outcome::Done(done) => match done.outcome {
+                DoneOutcome::Applied => "applied",
+                DoneOutcome::Unknown => "unused",
+                DoneOutcome::Failed => "failed",
+            },
             Outcome::Waits(command, reason) => {
                 waits = true;
                 result.insert("command".into(), command.into());
@@ -125,71 +135,12 @@ pub(super) async fn reset_all(
     Ok(json_reply(code, &json!({ "breakers": results })))
 }
 
-/// A command that was put into the queue.
-struct Order {
-    taken: Taken,
-    connected: bool,
+fn audit(id: &RequestId, service: &str) -> Audit {
+    Audit { id: id.clone(), what: "reset-breaker", which: service.to_owned() }
 }
 
-enum Outcome {
-    Done(DoneOutcome),
-    Waits(u64, &'static str),
-    Full,
-    Stopping,
-}
-
-/// Puts the command into the queue and writes the audit line, whether or not anybody waits for what
-/// becomes of it.
-fn order(app: &App, service: &str, id: &RequestId) -> Result<Order, QueueFull> {
-    let connected = app.channel.status().connected;
-    let taken = app.channel.put(Action::ResetBreaker { service: service.to_owned() })?;
-    audit(id, service, taken.id, "ordered");
-    Ok(Order { taken, connected })
-}
-
-fn audit(RequestId(request_id): &RequestId, service: &str, command: u64, outcome: &str) {
-    info!(
-        audit = true,
-        request_id,
-        who = "admin-token",
-        what = "reset-breaker",
-        service,
-        command,
-        outcome,
-        "change ordered"
-    );
-}
-
-/// Waits for the filter where there is one, and writes what came of it beside the audit line.
-async fn settle(
-    app: &App,
-    service: &str,
-    order: Result<Order, QueueFull>,
-    id: &RequestId,
-    until: Instant,
-) -> Outcome {
-    let (command, outcome) = match order {
-        Err(QueueFull) => (0, Outcome::Full),
-        Ok(Order { taken: Taken { id: command, done }, connected }) => {
-            let done = async { done.await.ok() };
-            let outcome = match hear(&app.channel, connected, done, until).await {
-                Heard::Done(done) => Outcome::Done(done),
-                Heard::Waits(reason) => Outcome::Waits(command, reason),
-                Heard::Stopping => Outcome::Stopping,
-            };
-            (command, outcome)
-        }
-    };
-    let said = match &outcome {
-        Outcome::Done(DoneOutcome::Applied) => "applied",
-        Outcome::Done(DoneOutcome::Unknown) => "no breaker",
-        Outcome::Done(DoneOutcome::Failed) => "failed",
-        Outcome::Waits(..) => "queued",
-        Outcome::Full => "refused: queue full",
-        Outcome::Stopping => "unknown: the sidecar stops",
-    };
-    audit(id, service, command, said);
-    outcome
+fn action(service: &str) -> Action {
+    Action::ResetBreaker { service: service.to_owned() }
 }
 
 async fn stats(app: &App) -> Result<Stats, Problem> {

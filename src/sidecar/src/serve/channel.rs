@@ -4,75 +4,31 @@
 //! are done. State is not sent here: a poll is answered when the filter lacks some, and the filter's
 //! next position is the receipt. Nothing here speaks HTTP.
 
+mod queue;
 #[cfg(test)]
 mod tests;
 
-use policy::sync::{
-    Action, COMMANDS_MAX, Command, Done, DoneOutcome, PolicyInForce, Poll, Position, Wants,
-};
-use std::collections::VecDeque;
+use policy::sync::{Action, COMMANDS_MAX, Command, Done, PolicyInForce, Poll, Position, Wants};
+pub(crate) use queue::Counts;
+use queue::{Pending, Sent, State, Told};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 /// Commands that may wait for a filter: all breakers of a large gateway, twice.
 pub(crate) const QUEUE_MAX: usize = 1024;
-/// How long an answer may be without its acknowledgement before it is sent again. The filter
-/// acknowledges with its next poll, at once; this keeps one that does not from spinning.
-const RESEND_AFTER: Duration = Duration::from_millis(250);
 /// A superseded poll is held at least this long, so that two pollers cannot drive each other round.
 const SUPERSEDED_AFTER: Duration = Duration::from_millis(50);
 /// A filter that has not polled for this long is not connected: it polls again within milliseconds.
 const CONNECTED_FOR: Duration = Duration::from_secs(2);
-/// How often a command is tried that the filter could not do for want of shared state.
-const ATTEMPTS_MAX: u32 = 3;
-
 /// The queue and what is known of the filter.
 #[derive(Debug)]
 pub(crate) struct Channel {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     started: Instant,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    last_id: u64,
-    pending: VecDeque<Pending>,
-    newest: u64,
-    held: u32,
-    contact: Option<Instant>,
-    filter: Option<Filter>,
-    /// What the filter needs, and what it has, by its last poll.
-    wants: Wants,
-    theirs: Position,
-    /// What there is to have.
-    ours: Position,
-    told: Option<Told>,
-    stopping: bool,
-    counts: Counts,
-}
-
-/// An answer that said that there is more state.
-#[derive(Debug)]
-struct Told {
-    instance: String,
-    theirs: Position,
-    ours: Position,
-    at: Instant,
-}
-
-/// What became of commands since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// In force.
-    pub(crate) applied: u64,
-    /// For services without a breaker record.
-    pub(crate) unknown: u64,
-    /// Given up for want of shared state.
-    pub(crate) failed: u64,
 }
 
 /// The filter as its last poll showed it.
@@ -84,28 +40,13 @@ pub(crate) struct Filter {
     pub(crate) policy: PolicyInForce,
 }
 
-#[derive(Debug)]
-struct Pending {
-    id: u64,
-    action: Action,
-    sent: Option<Sent>,
-    attempts: u32,
-    waiter: Option<oneshot::Sender<DoneOutcome>>,
-}
-
-#[derive(Debug)]
-struct Sent {
-    instance: String,
-    at: Instant,
-}
-
 /// A command that was taken.
 #[derive(Debug)]
 pub(crate) struct Taken {
     /// Its first number.
     pub(crate) id: u64,
-    /// Tells when it is done; closed without a word when the sidecar stops.
-    pub(crate) done: oneshot::Receiver<DoneOutcome>,
+    /// Tells what came of it; closed without a word when the sidecar stops.
+    pub(crate) done: oneshot::Receiver<Done>,
 }
 
 /// The queue has no room.
@@ -282,6 +223,7 @@ impl Channel {
         if state.newest != ticket {
             return None;
         }
+        state.forget_idle_reads();
         let (commands, news) = (state.commands_due(&poll.instance, now), state.news_due(poll, now));
         let first = commands.into_iter().chain(news).min();
         if first.is_none_or(|at| at > now) {
@@ -309,78 +251,6 @@ impl Channel {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Rises across restarts of the sidecar too, because it follows the clock: the filter does no
-    /// number a second time, whoever sent it.
-    fn next_id(&mut self) -> u64 {
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let clock = u64::try_from(clock.as_micros()).unwrap_or(0);
-        self.last_id = clock.max(self.last_id.saturating_add(1));
-        self.last_id
-    }
-
-    /// When commands are to be sent; `None` when there are none.
-    fn commands_due(&self, instance: &str, now: Instant) -> Option<Instant> {
-        let window = self.pending.iter().take(COMMANDS_MAX);
-        // A command that was sent to this very Envoy a moment ago may just be on its way back.
-        window
-            .map(|pending| match &pending.sent {
-                Some(sent) if sent.instance == instance => sent.at + RESEND_AFTER,
-                _ => now,
-            })
-            .min()
-    }
-
-    /// When the filter is to hear that there is state that it lacks; `None` when it lacks none.
-    fn news_due(&self, poll: &Poll, now: Instant) -> Option<Instant> {
-        if poll.state == self.ours {
-            return None;
-        }
-        // It has just heard of that, and still lacks it: whatever keeps it from fetching, asking
-        // again at once would not help.
-        match &self.told {
-            Some(told)
-                if told.instance == poll.instance
-                    && told.theirs == poll.state
-                    && told.ours == self.ours =>
-            {
-                Some(told.at + RESEND_AFTER)
-            }
-            _ => Some(now),
-        }
-    }
-
-    fn acknowledge(&mut self, done: &Done) {
-        let Some(index) = self.pending.iter().position(|pending| pending.id == done.id) else {
-            return;
-        };
-        let Some(mut pending) = self.pending.remove(index) else { return };
-        if done.outcome == DoneOutcome::Failed && pending.attempts < ATTEMPTS_MAX {
-            pending.id = self.next_id();
-            pending.attempts = pending.attempts.saturating_add(1);
-            pending.sent = None;
-            self.pending.push_back(pending);
-            return;
-        }
-        let Action::ResetBreaker { service } = &pending.action;
-        let count = match done.outcome {
-            DoneOutcome::Applied => &mut self.counts.applied,
-            DoneOutcome::Unknown => &mut self.counts.unknown,
-            DoneOutcome::Failed => &mut self.counts.failed,
-        };
-        *count = count.saturating_add(1);
-        match done.outcome {
-            DoneOutcome::Applied => info!(command = done.id, %service, "command applied"),
-            DoneOutcome::Unknown => info!(command = done.id, %service, "command had no breaker"),
-            DoneOutcome::Failed => warn!(command = done.id, %service, "command given up"),
-        }
-        if let Some(waiter) = pending.waiter.take() {
-            // Whoever asked may have gone; the outcome is in force and counted all the same.
-            let _gone = waiter.send(done.outcome.clone());
-        }
     }
 }
 

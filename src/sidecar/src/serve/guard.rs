@@ -7,7 +7,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use policy::sync::{MARKER, PATH, PROTOCOL, STATE_PATH};
+use policy::sync::{MARKER, PATH, PROTOCOL, REPORT_PATH, STATE_PATH};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,7 +120,7 @@ pub(super) async fn guard(
 
 /// Whether a path is for the filter.
 fn is_sync(path: &str) -> bool {
-    path == PATH || path == STATE_PATH
+    [PATH, STATE_PATH, REPORT_PATH].contains(&path)
 }
 
 fn admit<'a>(
@@ -130,7 +130,7 @@ fn admit<'a>(
     let path = request.uri().path();
     if is_sync(path) {
         // The filter's call has the cluster's name as its host, and its own token; polls supersede
-        // each other and need no place.
+        // each other, a VM has one report under way, and neither needs a place.
         return Ok(None);
     }
     if app.loopback {

@@ -3,9 +3,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::App;
 use super::exposition::{Format, Page, Sample, Type};
+use super::reports::Outcome;
 use super::stats::{Labels, Stats};
+use super::{App, bans, moment};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -49,10 +50,15 @@ enum Metric {
     Commands,
     Revocations,
     ApiKeys,
+    Bans,
+    RateLimitPaused,
+    BansActive,
+    Reports,
+    LoadRatio,
 }
 
 impl Metric {
-    const ALL: [Self; 30] = [
+    const ALL: [Self; 35] = [
         Self::Requests,
         Self::RequestDuration,
         Self::UpstreamResponses,
@@ -83,6 +89,11 @@ impl Metric {
         Self::Commands,
         Self::Revocations,
         Self::ApiKeys,
+        Self::Bans,
+        Self::RateLimitPaused,
+        Self::BansActive,
+        Self::Reports,
+        Self::LoadRatio,
     ];
 
     const fn name(self) -> &'static str {
@@ -117,6 +128,11 @@ impl Metric {
             Self::Commands => "gateway_sidecar_commands_total",
             Self::Revocations => "gateway_revocations",
             Self::ApiKeys => "gateway_api_keys",
+            Self::Bans => "gateway_bans_total",
+            Self::RateLimitPaused => "gateway_rate_limit_paused_total",
+            Self::BansActive => "gateway_bans_active",
+            Self::Reports => "gateway_reports_total",
+            Self::LoadRatio => "gateway_load_ratio",
         }
     }
 
@@ -152,6 +168,11 @@ impl Metric {
             Self::Commands => "Commands that the filter has answered, by outcome.",
             Self::Revocations => "Revocations in the sidecar's store.",
             Self::ApiKeys => "Secrets of API keys in the sidecar's store.",
+            Self::Bans => "Bans that penalties of rate limits made.",
+            Self::RateLimitPaused => "Requests that were paused until their turn.",
+            Self::BansActive => "Bans in force that the sidecar knows of.",
+            Self::Reports => "Reports of the filter's VMs on refused keys and bans, by outcome.",
+            Self::LoadRatio => "The load of this machine that adaptive limits go by.",
         }
     }
 
@@ -208,7 +229,17 @@ fn own(page: &mut Page, app: &App, envoy_up: bool) {
     {
         page.put(metric.family(), Labels::new(), Sample::Number(count.to_string()));
     }
+    let bans = Sample::Number(bans::active(&held, moment::now_ms()).to_string());
+    page.put(Metric::BansActive.family(), Labels::new(), bans);
     drop(held);
+    for outcome in Outcome::ALL {
+        let count = Sample::Number(app.reports.count(outcome).to_string());
+        page.put(Metric::Reports.family(), labels("outcome", outcome.label()), count);
+    }
+    if let Some(load) = app.load.now() {
+        let load = Sample::Number((f64::from(load) / 1000.0).to_string());
+        page.put(Metric::LoadRatio.family(), Labels::new(), load);
+    }
     for service in app.board.services() {
         let up = number(service.healthy > 0);
         page.put(Metric::ServiceUp.family(), labels("service", &service.name), up);

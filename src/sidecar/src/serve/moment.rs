@@ -7,6 +7,12 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// Milliseconds since 1970, rounded down.
+pub(crate) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
 const DAY: u64 = 86_400;
 
 /// Reads a time of RFC 3339 from 1970 on; what is less than a second is cut off.
@@ -66,6 +72,29 @@ pub(crate) fn span(text: &str) -> Option<u64> {
     let digits = text.get(..text.len().checked_sub(1)?)?;
     let plain = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| digits.parse::<u64>().ok()?.checked_mul(unit)).flatten()
+}
+
+/// Reads a span in whole milliseconds: those of [`span`], and `250ms`.
+pub(crate) fn span_ms(text: &str) -> Option<u64> {
+    match text.strip_suffix("ms") {
+        None => span(text)?.checked_mul(1000),
+        Some(digits) => {
+            let plain = (1..=12).contains(&digits.len());
+            (plain && digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .then(|| digits.parse().ok())
+                .flatten()
+        }
+    }
+}
+
+/// Prints a span as a policy has it, in the longest unit that fits it exactly.
+pub(crate) fn show_span_ms(millis: u64) -> String {
+    for (unit, span) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
+        if millis > 0 && millis.is_multiple_of(span) {
+            return format!("{}{unit}", millis / span);
+        }
+    }
+    format!("{millis}ms")
 }
 
 fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Option<[u64; N]> {
@@ -162,6 +191,20 @@ mod tests {
         }
         for text in ["", "s", "1", "1ms", "-1s", "1.5h", "1h30m", "9999999999s", "1w", "1µ"] {
             assert_eq!(span(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_of_milliseconds_go_to_text_and_back() {
+        for (text, millis) in
+            [("250ms", 250), ("1s", 1000), ("90s", 90_000), ("2m", 120_000), ("1d", 86_400_000)]
+        {
+            assert_eq!(span_ms(text), Some(millis), "{text}");
+            assert_eq!(show_span_ms(millis), text);
+        }
+        assert_eq!(show_span_ms(0), "0ms");
+        for text in ["", "ms", "1.5ms", "-1ms", "1", "1msms", "1000000000000ms"] {
+            assert_eq!(span_ms(text), None, "{text}");
         }
     }
 }

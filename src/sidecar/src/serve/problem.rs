@@ -43,6 +43,18 @@ pub(crate) enum Problem {
     UnknownRevocation,
     /// There is no API key with this id.
     UnknownKey,
+    /// There is no ban with this id in force.
+    UnknownBan,
+    /// The policy in force has no limit of this name.
+    UnknownLimit(String),
+    /// Nothing takes the place of this limit's numbers.
+    UnknownOverride(String),
+    /// A limit knows nothing of a key.
+    UnknownLimitKey,
+    /// No filter has told its policy since the sidecar started.
+    PolicyUnknown,
+    /// What is asked for is in Envoy's memory, and no filter is connected.
+    FilterAway,
     /// There is one with this id already.
     KeyExists(String),
     /// There are as many as there may be.
@@ -134,7 +146,7 @@ impl Problem {
         }
     }
 
-    /// What revocations and API keys are refused for.
+    /// What changes of state are refused for.
     fn state_parts(&self) -> (StatusCode, &'static str, &'static str, String) {
         let missing =
             |code, detail: &str| (StatusCode::NOT_FOUND, code, "Not Found", detail.to_owned());
@@ -144,6 +156,18 @@ impl Problem {
                 missing("revocation-unknown", "There is no revocation with this id.")
             }
             Self::UnknownKey => missing("api-key-unknown", "There is no API key with this id."),
+            Self::UnknownBan => missing("ban-unknown", "There is no ban with this id in force."),
+            Self::UnknownLimit(name) => missing(
+                "limit-unknown",
+                &format!("The policy in force has no rate limit `{name}`."),
+            ),
+            Self::UnknownOverride(name) => missing(
+                "override-unknown",
+                &format!("The rate limit `{name}` goes by the policy already."),
+            ),
+            Self::UnknownLimitKey => {
+                missing("limit-key-unknown", "The rate limit knows nothing of this key.")
+            }
             Self::KeyExists(id) => conflict(
                 "api-key-exists",
                 format!("id: `{id}` is taken; rotate that key, or choose another id."),
@@ -183,9 +207,17 @@ impl Problem {
             Self::EnvoyUnavailable(why) => {
                 unavailable("envoy-unavailable", format!("Envoy's admin interface: {why}."))
             }
+            Self::PolicyUnknown => unavailable(
+                "policy-unknown",
+                "No filter has told its policy since the sidecar started.".into(),
+            ),
+            Self::FilterAway => unavailable(
+                "filter-away",
+                "No filter is connected: what limits know is in Envoy's memory.".into(),
+            ),
             Self::NotApplied => unavailable(
                 "state-unavailable",
-                "The filter could not change its shared state; nothing has changed.".into(),
+                "The filter could not have its shared state; nothing has changed.".into(),
             ),
             Self::Store => unavailable(
                 "store-unavailable",
@@ -232,7 +264,12 @@ impl Problem {
                 let value = HeaderValue::from_static("Bearer realm=\"gateway-sidecar\"");
                 headers.insert(header::WWW_AUTHENTICATE, value);
             }
-            Self::Busy | Self::Stopping | Self::QueueFull | Self::NotApplied => {
+            Self::Busy
+            | Self::Stopping
+            | Self::QueueFull
+            | Self::NotApplied
+            | Self::PolicyUnknown
+            | Self::FilterAway => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             _ => {}

@@ -6,17 +6,18 @@
 //! gets exactly the buckets that changed since. No two buckets share a number, so that a filter can
 //! stop anywhere and go on from there.
 
+mod held;
 #[cfg(test)]
 mod tests;
 
-use crate::store::{ApiKey, Change, Contents, Identity, Revocation, Store, StoreError, Times};
-use policy::model::Secret;
+use crate::store::{Change, Identity, Revocation, Store, StoreError};
+pub(crate) use held::Held;
+use policy::replica::Bucket;
 use policy::replica::batch::{BYTES_SOON, Batch, Begin, End};
-use policy::replica::revocations::{self, Print, Record};
-use policy::replica::{Bucket, Table, api_keys, files};
+use policy::replica::revocations::Print;
 use policy::sync::Position;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::collections::VecDeque;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tracing::warn;
 
@@ -44,19 +45,6 @@ struct Met {
     store: u64,
     /// The latest instances, the newest last.
     instances: VecDeque<String>,
-}
-
-/// What is in memory.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    number: u64,
-    revocations: BTreeMap<Print, Times>,
-    keys: BTreeMap<[u8; 32], ApiKey>,
-    files: BTreeMap<String, Secret>,
-    /// Buckets of files whose content is known: something in them changed since the start.
-    read: HashSet<Bucket>,
-    by_number: BTreeMap<u64, Bucket>,
-    by_bucket: HashMap<Bucket, u64>,
 }
 
 impl Replica {
@@ -261,119 +249,4 @@ impl Met {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Held {
-    fn new(contents: Contents) -> Self {
-        let Contents { number, revocations, keys, buckets } = contents;
-        Self {
-            number,
-            revocations: revocations.into_iter().collect(),
-            keys: keys.into_iter().map(|key| (key.sha256, key)).collect(),
-            files: BTreeMap::new(),
-            read: HashSet::new(),
-            by_number: buckets.iter().map(|(bucket, number)| (*number, *bucket)).collect(),
-            by_bucket: buckets.into_iter().collect(),
-        }
-    }
-
-    /// Takes what the store has. Files are not in it, and stay as they were read.
-    fn replace(&mut self, fresh: Self) {
-        let files = std::mem::take(&mut self.files);
-        let read = std::mem::take(&mut self.read);
-        *self = Self { files, read, ..fresh };
-    }
-
-    /// Revocations by fingerprint.
-    pub(crate) const fn revocations(&self) -> &BTreeMap<Print, Times> {
-        &self.revocations
-    }
-
-    /// API keys by hash.
-    pub(crate) const fn keys(&self) -> &BTreeMap<[u8; 32], ApiKey> {
-        &self.keys
-    }
-
-    /// Files as they were last read, by path.
-    pub(crate) const fn files(&self) -> &BTreeMap<String, Secret> {
-        &self.files
-    }
-
-    /// Whether a filter may have something in a bucket that is not known here: it was handed over
-    /// before the start.
-    pub(crate) fn is_unknown(&self, bucket: Bucket) -> bool {
-        bucket.table == Table::Files
-            && self.by_bucket.contains_key(&bucket)
-            && !self.read.contains(&bucket)
-    }
-
-    fn apply(&mut self, changes: Vec<Change>, touched: &[Bucket], number: u64) {
-        self.read.extend(touched.iter().filter(|bucket| bucket.table == Table::Files));
-        for change in changes {
-            match change {
-                Change::PutRevocation(print, revocation) => {
-                    self.revocations.insert(print, revocation.times());
-                }
-                Change::DropRevocation(print) => drop(self.revocations.remove(&print)),
-                Change::PutKey(key) => drop(self.keys.insert(key.sha256, key)),
-                Change::DropKey(sha256) => drop(self.keys.remove(&sha256)),
-                Change::File(path, Some(bytes)) => drop(self.files.insert(path, bytes)),
-                Change::File(path, None) => drop(self.files.remove(&path)),
-            }
-        }
-        for (bucket, number) in touched.iter().rev().zip((1..=number).rev()) {
-            if let Some(before) = self.by_bucket.insert(*bucket, number) {
-                self.by_number.remove(&before);
-            }
-            self.by_number.insert(number, *bucket);
-        }
-        self.number = number;
-    }
-
-    /// What is in a bucket; `None` where that is not known: files are read again after a start, and
-    /// a filter keeps those that it has until then.
-    fn content(&self, bucket: Bucket) -> Option<Vec<u8>> {
-        Some(match bucket.table {
-            Table::Revocations => {
-                let here = in_bucket::<16, _>(&self.revocations, bucket);
-                let records: Vec<Record> = here
-                    .map(|(print, Times { before, until })| Record {
-                        print: *print,
-                        before: *before,
-                        until: *until,
-                    })
-                    .collect();
-                revocations::encode(&records)
-            }
-            Table::ApiKeys => {
-                let here = in_bucket::<32, _>(&self.keys, bucket);
-                api_keys::encode(here.map(|(sha256, key)| (sha256, &key.about.entry)))
-            }
-            Table::Files if !self.read.contains(&bucket) => return None,
-            Table::Files => {
-                let here = self.files.iter().filter(|(path, _)| files::bucket(path) == bucket);
-                files::encode(here.map(|(path, bytes)| (path.as_str(), bytes.reveal())))
-            }
-        })
-    }
-}
-
-/// The entries of a bucket: those whose keys have its number as their leading bits.
-fn in_bucket<const N: usize, T>(
-    entries: &BTreeMap<[u8; N], T>,
-    bucket: Bucket,
-) -> impl Iterator<Item = (&[u8; N], &T)> {
-    let bits = 32_u32.saturating_sub(bucket.table.buckets().trailing_zeros());
-    let first = |index: u64| {
-        let leading = u32::try_from(index << bits).ok()?;
-        let mut key = [0; N];
-        for (place, byte) in key.iter_mut().zip(leading.to_be_bytes()) {
-            *place = byte;
-        }
-        Some(key)
-    };
-    let from = first(bucket.index.into()).map_or(Unbounded, Included);
-    // Behind the last bucket there is nothing.
-    let to = first(u64::from(bucket.index).saturating_add(1)).map_or(Unbounded, Excluded);
-    entries.range((from, to))
 }

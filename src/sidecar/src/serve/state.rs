@@ -10,7 +10,7 @@ use super::hear::{DONE_WITHIN, Heard, hear};
 use super::moment;
 use super::problem::{Problem, json_reply};
 use super::replica::Held;
-use crate::store::{Change, StoreError};
+use crate::store::{Ban, Change, StoreError};
 use axum::http::StatusCode;
 use axum::response::Response;
 use policy::sync::Position;
@@ -52,7 +52,7 @@ pub(super) struct Audit {
     pub(super) id: RequestId,
     /// What was done.
     pub(super) what: &'static str,
-    /// To what; never a secret, and nobody's name.
+    /// To what; never a secret. Whom a ban or a reset is about is named here and in no other line.
     pub(super) which: String,
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn change<T: Send + 'static>(
 }
 
 /// Does work that blocks to its end, whoever waits for it.
-async fn durably<T: Send + 'static>(
+pub(super) async fn durably<T: Send + 'static>(
     app: &Arc<App>,
     work: impl FnOnce(&App) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -151,7 +151,11 @@ pub(super) fn expired(held: &Held, now: u64) -> Vec<Change> {
         .values()
         .filter(|key| key.about.entry.expires.is_some_and(|expires| expires <= now));
     let keys = keys.take(EXPIRE_MAX).map(|key| Change::DropKey(key.sha256));
-    revocations.chain(keys).collect()
+    let now_ms = now.saturating_mul(1000);
+    let over = |ban: &Ban| ban.over_ms().is_some_and(|over| over <= now_ms);
+    let bans = held.bans().iter().filter(|(_, ban)| over(ban));
+    let bans = bans.take(EXPIRE_MAX).map(|(key, _)| Change::DropBan(*key));
+    revocations.chain(keys).chain(bans).collect()
 }
 
 /// Up to when what has expired may be forgotten. A clock that runs ahead for a moment must not cost a

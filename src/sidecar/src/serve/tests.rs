@@ -6,7 +6,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use policy::replica::batch::{Batch, Begin, End};
 use policy::store::{Store as SharedStore, StoreError as SharedError, Swap, Versioned};
-use policy::sync::{Answer, MARKER};
+use policy::sync::{Answer, LimitInForce, MARKER};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -102,8 +102,8 @@ pub(crate) fn expect(
 }
 
 fn poll(done: &Value) -> String {
-    json!({"protocol": 2, "state": {"store": "00000000000000ab", "number": 0},
-           "wants": {"files": [], "revocations_max": null, "api_keys": false}, "instance": "ab", "wait_ms": 20_000, "done": done,
+    json!({"protocol": 3, "state": {"store": "00000000000000ab", "number": 0},
+           "wants": wants(&Needs::default()), "instance": "ab", "wait_ms": 20_000, "done": done,
            "policy": {"name": "p", "hash": "1", "generation": 7}})
     .to_string()
 }
@@ -128,6 +128,16 @@ pub(crate) struct Needs {
     pub(crate) files: Vec<String>,
     pub(crate) revocations_max: Option<u32>,
     pub(crate) api_keys: bool,
+    pub(crate) load: bool,
+    pub(crate) limits: Vec<LimitInForce>,
+    pub(crate) providers: Vec<String>,
+}
+
+/// The same on the wire.
+pub(crate) fn wants(needs: &Needs) -> Value {
+    json!({"files": needs.files, "revocations_max": needs.revocations_max,
+           "api_keys": needs.api_keys, "load": needs.load, "limits": needs.limits,
+           "providers": needs.providers})
 }
 
 /// A filter's copy of the state, as it fetched it.
@@ -159,10 +169,9 @@ pub(crate) fn copier(
     tokio::spawn(async move {
         let mut state = json!({"store": "", "number": 0});
         loop {
-            let poll = json!({"protocol": 2, "instance": "ab", "wait_ms": 20_000, "done": [],
+            let poll = json!({"protocol": 3, "instance": "ab", "wait_ms": 20_000, "done": [],
                 "policy": {"name": "p", "hash": "1", "generation": 7}, "state": state,
-                "wants": {"files": needs.files, "revocations_max": needs.revocations_max,
-                          "api_keys": needs.api_keys}});
+                "wants": wants(&needs)});
             let answer = send(&app, request("POST /sync", Some(SYNC), &poll.to_string())).await;
             let answer: Answer = serde_json::from_str(&answer.2).unwrap();
             while json!(answer.state) != state {
@@ -184,11 +193,11 @@ pub(crate) fn copier(
 
 /// One piece of state.
 pub(crate) async fn fetch(app: &Arc<App>, state: &Value) -> Batch {
-    let fetch = json!({"protocol": 2, "instance": "ab", "state": state}).to_string();
+    let fetch = json!({"protocol": 3, "instance": "ab", "state": state}).to_string();
     let response =
         router(app).oneshot(request("POST /sync/state", Some(SYNC), &fetch)).await.unwrap();
     assert_eq!(response.status(), 200);
-    assert_eq!(response.headers()[MARKER], "2");
+    assert_eq!(response.headers()[MARKER], "3");
     assert_eq!(response.headers()["content-type"], "application/octet-stream");
     Batch::decode(&to_bytes(response.into_body(), usize::MAX).await.unwrap()).unwrap()
 }
@@ -324,11 +333,11 @@ async fn every_answer_to_a_poll_has_the_marker() {
         (None, "{}", 401, "sync-token-required"),
         (Some(ADMIN), "{}", 401, "sync-token-required"),
         (Some(SYNC), "{", 400, "body-malformed"),
-        (Some(SYNC), r#"{"protocol":2}"#, 400, "body-malformed"),
+        (Some(SYNC), r#"{"protocol":3}"#, 400, "body-malformed"),
         (Some(SYNC), r#"{"protocol":1,"old":true}"#, 409, "protocol-mismatch"),
     ] {
         let reply = send(&app, request("POST /sync", token, body)).await;
-        assert_eq!(reply.1[MARKER], "2");
+        assert_eq!(reply.1[MARKER], "3");
         expect(reply, status, Some(code));
     }
     let large = " ".repeat(guard::BODY_MAX + 1);
@@ -336,9 +345,9 @@ async fn every_answer_to_a_poll_has_the_marker() {
     expect(reply, 413, Some("body-too-large"));
     app.channel.stop();
     let reply = send(&app, request("POST /sync", Some(SYNC), &poll(&json!([])))).await;
-    assert_eq!(reply.1[MARKER], "2");
+    assert_eq!(reply.1[MARKER], "3");
     let state = json!({"store": "00000000000000ab", "number": 0});
-    let answer = json!({"protocol": 2, "commands": [], "state": state});
+    let answer = json!({"protocol": 3, "commands": [], "state": state});
     assert_eq!(expect(reply, 200, None), answer);
 }
 
@@ -346,22 +355,22 @@ async fn every_answer_to_a_poll_has_the_marker() {
 async fn state_is_for_the_filter_alone_and_every_answer_has_the_marker() {
     let app = app("127.0.0.1:9902", nobody().await);
     let position = json!({"store": "", "number": 0});
-    let good = json!({"protocol": 2, "instance": "ab", "state": position}).to_string();
+    let good = json!({"protocol": 3, "instance": "ab", "state": position}).to_string();
     for (token, body, status, code) in [
         (None, good.as_str(), 401, "sync-token-required"),
         (Some(ADMIN), &good, 401, "sync-token-required"),
         (Some(SYNC), "{", 400, "body-malformed"),
-        (Some(SYNC), r#"{"protocol":2}"#, 400, "body-malformed"),
+        (Some(SYNC), r#"{"protocol":3}"#, 400, "body-malformed"),
         (
             Some(SYNC),
-            r#"{"protocol":2,"instance":"","state":{"store":"","number":0}}"#,
+            r#"{"protocol":3,"instance":"","state":{"store":"","number":0}}"#,
             400,
             "body-malformed",
         ),
-        (Some(SYNC), r#"{"protocol":3}"#, 409, "protocol-mismatch"),
+        (Some(SYNC), r#"{"protocol":4}"#, 409, "protocol-mismatch"),
     ] {
         let reply = send(&app, request("POST /sync/state", token, body)).await;
-        assert_eq!(reply.1[MARKER], "2");
+        assert_eq!(reply.1[MARKER], "3");
         expect(reply, status, Some(code));
     }
     let mut by_cluster = request("POST /sync/state", Some(SYNC), &good);

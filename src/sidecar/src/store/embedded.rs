@@ -3,29 +3,27 @@
 //!
 //! A file that is there is never replaced: one that cannot be read ends the sidecar with a message.
 
+mod file;
+
 use super::{
-    About, ApiKey, Change, Contents, Identity, Print, Revocation, Store, StoreError, Times,
+    About, ApiKey, Ban, Change, Contents, Identity, Overridden, Print, Revocation, Store,
+    StoreError, Times,
 };
 use policy::replica::{Bucket, Table};
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    TableError,
+    TableError, WriteTransaction,
 };
-use std::fs;
 use std::io;
 use std::ops::Bound::{Excluded, Unbounded};
-use std::os::unix::fs::OpenOptionsExt;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 /// The format of what stands in the tables; a file with a higher one is refused.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
 /// The file in the data directory.
 pub(crate) const FILE: &str = "state.redb";
-/// Memory for pages: what is looked at often is in memory anyway, and Linux keeps pages as well.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// [`FORMAT`], the identity and the number of the last change.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -34,6 +32,10 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const REVOCATIONS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("revocations");
 /// By hash: JSON.
 const API_KEYS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("api-keys");
+/// By fingerprints: JSON.
+const BANS: TableDefinition<'_, &[u8; 24], &[u8]> = TableDefinition::new("bans");
+/// By the limit's name: JSON.
+const OVERRIDES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("overrides");
 /// By table and index: the number of the last change.
 const BUCKETS: TableDefinition<'_, u64, u64> = TableDefinition::new("buckets");
 
@@ -65,9 +67,9 @@ impl Embedded {
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let file = directory.join(FILE);
         if !file.try_exists().map_err(failed)? {
-            make(directory, &file)?;
+            file::make(directory, &file)?;
         }
-        let (database, identity) = open_file(&file)?;
+        let (database, identity) = file::open(&file)?;
         let database = RwLock::new(Some(database));
         Ok(Self { file, identity, database, failed: AtomicBool::new(false) })
     }
@@ -104,7 +106,7 @@ impl Embedded {
         }
         // Closed first: nobody can open it twice.
         drop(place.take());
-        let (database, identity) = open_file(&self.file)?;
+        let (database, identity) = file::open(&self.file)?;
         if identity != self.identity {
             return Err(StoreError::Corrupt("another store has taken its place".to_owned()));
         }
@@ -112,83 +114,6 @@ impl Embedded {
         self.failed.store(false, Ordering::Release);
         Ok(())
     }
-}
-
-fn open_file(file: &Path) -> Result<(Database, Identity), StoreError> {
-    let open = || {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-        let database = builder.open(file).map_err(opening)?;
-        let identity = identity(&database)?;
-        Ok((database, identity))
-    };
-    // redb means to say what is wrong with a file, and may yet stumble over one.
-    std::panic::catch_unwind(AssertUnwindSafe(open))
-        .unwrap_or_else(|_| Err(StoreError::Corrupt("reading it broke off".to_owned())))
-}
-
-/// Reads the identity; checks that the format is known and everything there.
-fn identity(database: &Database) -> Result<Identity, StoreError> {
-    let read = database.begin_read().map_err(failed)?;
-    let table = read.open_table(META).map_err(missing)?;
-    let number = |name: &str| match table.get(name) {
-        Ok(Some(value)) => Ok(value.value()),
-        Ok(None) => Err(StoreError::Corrupt(format!("it has no `{name}`"))),
-        Err(error) => Err(storage(error)),
-    };
-    let format = number(meta::FORMAT)?;
-    if format != FORMAT {
-        return Err(StoreError::Newer(format));
-    }
-    for (name, there) in [
-        ("revocations", read.open_table(REVOCATIONS).map(drop)),
-        ("api-keys", read.open_table(API_KEYS).map(drop)),
-        ("buckets", read.open_table(BUCKETS).map(drop)),
-    ] {
-        there.map_err(|error| StoreError::Corrupt(format!("{name}: {error}")))?;
-    }
-    number(meta::NUMBER)?;
-    let keys = [number(meta::KEY_0)?, number(meta::KEY_1)?];
-    Ok(Identity { store: number(meta::STORE)?, keys })
-}
-
-/// Makes a store under another name first: a file under its own name is always whole.
-fn make(directory: &Path, file: &Path) -> Result<(), StoreError> {
-    let making = directory.join(format!(".{FILE}.{}", std::process::id()));
-    match fs::remove_file(&making) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600).open(&making).map_err(failed)?;
-    let random = || getrandom::u64().map_err(failed);
-    let database = Database::create(&making).map_err(opening)?;
-    let transaction = database.begin_write().map_err(failed)?;
-    {
-        let mut table = transaction.open_table(META).map_err(missing)?;
-        for (name, value) in [
-            (meta::FORMAT, FORMAT),
-            (meta::STORE, random()?),
-            (meta::KEY_0, random()?),
-            (meta::KEY_1, random()?),
-            (meta::NUMBER, 0),
-        ] {
-            table.insert(name, value).map_err(storage)?;
-        }
-        transaction.open_table(REVOCATIONS).map_err(missing)?;
-        transaction.open_table(API_KEYS).map_err(missing)?;
-        transaction.open_table(BUCKETS).map_err(missing)?;
-    }
-    transaction.commit().map_err(failed)?;
-    drop(database);
-    // Unlike a rename, a link does not replace what another sidecar has made meanwhile.
-    let linked = match fs::hard_link(&making, file) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
-        _ => Ok(()),
-    };
-    fs::remove_file(&making).map_err(failed)?;
-    linked?;
-    fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
 impl Store for Embedded {
@@ -248,6 +173,16 @@ fn load(database: &Database) -> Result<Contents, StoreError> {
         let about: About = serde_json::from_slice(value.value()).map_err(unreadable)?;
         contents.keys.push(ApiKey { sha256: *sha256.value(), about });
     }
+    for row in read.open_table(BANS).map_err(missing)?.iter().map_err(storage)? {
+        let (key, value) = row.map_err(storage)?;
+        let ban: Ban = serde_json::from_slice(value.value()).map_err(unreadable)?;
+        contents.bans.push((*key.value(), ban));
+    }
+    for row in read.open_table(OVERRIDES).map_err(missing)?.iter().map_err(storage)? {
+        let (limit, value) = row.map_err(storage)?;
+        let change: Overridden = serde_json::from_slice(value.value()).map_err(unreadable)?;
+        contents.overrides.push((limit.value().to_owned(), change));
+    }
     for row in read.open_table(BUCKETS).map_err(missing)?.iter().map_err(storage)? {
         let (bucket, number) = row.map_err(storage)?;
         let bucket = bucket_of(bucket.value())
@@ -259,28 +194,8 @@ fn load(database: &Database) -> Result<Contents, StoreError> {
 
 fn commit(database: &Database, changes: &[Change], touched: &[Bucket]) -> Result<u64, StoreError> {
     let transaction = database.begin_write().map_err(failed)?;
+    make_changes(&transaction, changes)?;
     let number = {
-        let mut revocations = transaction.open_table(REVOCATIONS).map_err(missing)?;
-        let mut keys = transaction.open_table(API_KEYS).map_err(missing)?;
-        for change in changes {
-            match change {
-                Change::PutRevocation(print, revocation) => {
-                    let value = joined(revocation)?;
-                    revocations.insert(print, value.as_slice()).map_err(storage)?;
-                }
-                Change::DropRevocation(print) => {
-                    revocations.remove(print).map_err(storage)?;
-                }
-                Change::PutKey(ApiKey { sha256, about }) => {
-                    let value = serde_json::to_vec(about).map_err(failed)?;
-                    keys.insert(sha256, value.as_slice()).map_err(storage)?;
-                }
-                Change::DropKey(sha256) => {
-                    keys.remove(sha256).map_err(storage)?;
-                }
-                Change::File(..) => {}
-            }
-        }
         let mut meta = transaction.open_table(META).map_err(missing)?;
         let mut buckets = transaction.open_table(BUCKETS).map_err(missing)?;
         let last = meta.get(meta::NUMBER).map_err(storage)?.map(|value| value.value());
@@ -295,6 +210,47 @@ fn commit(database: &Database, changes: &[Change], touched: &[Bucket]) -> Result
     // Durability::Immediate, redb's default: on the disk when this returns.
     transaction.commit().map_err(failed)?;
     Ok(number)
+}
+
+fn make_changes(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), StoreError> {
+    let mut revocations = transaction.open_table(REVOCATIONS).map_err(missing)?;
+    let mut keys = transaction.open_table(API_KEYS).map_err(missing)?;
+    let mut bans = transaction.open_table(BANS).map_err(missing)?;
+    let mut overrides = transaction.open_table(OVERRIDES).map_err(missing)?;
+    for change in changes {
+        match change {
+            Change::PutRevocation(print, revocation) => {
+                let value = joined(revocation)?;
+                revocations.insert(print, value.as_slice()).map_err(storage)?;
+            }
+            Change::DropRevocation(print) => {
+                revocations.remove(print).map_err(storage)?;
+            }
+            Change::PutKey(ApiKey { sha256, about }) => {
+                let value = serde_json::to_vec(about).map_err(failed)?;
+                keys.insert(sha256, value.as_slice()).map_err(storage)?;
+            }
+            Change::DropKey(sha256) => {
+                keys.remove(sha256).map_err(storage)?;
+            }
+            Change::PutBan(key, ban) => {
+                let value = serde_json::to_vec(ban).map_err(failed)?;
+                bans.insert(key, value.as_slice()).map_err(storage)?;
+            }
+            Change::DropBan(key) => {
+                bans.remove(key).map_err(storage)?;
+            }
+            Change::PutOverride(limit, change) => {
+                let value = serde_json::to_vec(change).map_err(failed)?;
+                overrides.insert(limit.as_str(), value.as_slice()).map_err(storage)?;
+            }
+            Change::DropOverride(limit) => {
+                overrides.remove(limit.as_str()).map_err(storage)?;
+            }
+            Change::File(..) => {}
+        }
+    }
+    Ok(())
 }
 
 fn joined(revocation: &Revocation) -> Result<Vec<u8>, StoreError> {

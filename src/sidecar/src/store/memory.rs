@@ -1,6 +1,9 @@
 //! A store for tests that forgets everything, and fails when it is told to.
 
-use super::{About, ApiKey, Change, Contents, Identity, Print, Revocation, Store, StoreError};
+use super::{
+    About, ApiKey, Ban, BanKey, Change, Contents, Identity, Overridden, Print, Revocation, Store,
+    StoreError,
+};
 use policy::replica::Bucket;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -24,6 +27,8 @@ struct Inner {
     number: u64,
     revocations: BTreeMap<Print, Revocation>,
     keys: BTreeMap<[u8; 32], About>,
+    bans: BTreeMap<BanKey, Ban>,
+    overrides: BTreeMap<String, Overridden>,
     buckets: BTreeMap<Bucket, u64>,
 }
 
@@ -50,6 +55,8 @@ impl Store for Memory {
             number: inner.number,
             revocations: inner.revocations.iter().map(|(p, r)| (*p, r.times())).collect(),
             keys: inner.keys.iter().map(key).collect(),
+            bans: inner.bans.clone().into_iter().collect(),
+            overrides: inner.overrides.clone().into_iter().collect(),
             buckets: inner.buckets.iter().map(|(b, n)| (*b, *n)).collect(),
         })
     }
@@ -74,6 +81,12 @@ impl Store for Memory {
                 Change::DropKey(sha256) => {
                     inner.keys.remove(&sha256);
                 }
+                Change::PutBan(key, ban) => drop(inner.bans.insert(key, ban)),
+                Change::DropBan(key) => drop(inner.bans.remove(&key)),
+                Change::PutOverride(limit, change) => {
+                    inner.overrides.insert(limit, change);
+                }
+                Change::DropOverride(limit) => drop(inner.overrides.remove(&limit)),
                 Change::File(..) => {}
             }
         }

@@ -24,6 +24,31 @@ fn key(id: &str, hash: u8) -> ApiKey {
     ApiKey { sha256: [hash; 32], about: About { entry, created: 4, replaced: false } }
 }
 
+fn ban(name: &str, serial: u64) -> Ban {
+    let admin = AdminBan { since_ms: 1, until_ms: Some(5000), note: Some("n".into()) };
+    let penalty = PenaltyBan {
+        serial,
+        limit: "l".into(),
+        level: 2,
+        made_ms: 3,
+        until_ms: u64::MAX,
+        stands: Stands::Lifted,
+    };
+    let nobody = Ban::nobody(bans::Kind::User, Some("idp".into()), name.into());
+    Ban { admin: Some(admin), penalty: Some(penalty), ..nobody }
+}
+
+fn overridden(requests: u32) -> Overridden {
+    let change = Override { requests: Some(requests), per_ms: Some(1), ..Override::default() };
+    Overridden { change, since: 6 }
+}
+
+const fn ban_key(first: u8) -> BanKey {
+    let mut key = [1; 24];
+    key[0] = first;
+    key
+}
+
 const fn print(first: u8) -> Print {
     let mut print = [0; 16];
     print[0] = first;
@@ -43,6 +68,7 @@ fn conforms(store: Box<dyn Store>, reopen: impl Fn(Box<dyn Store>) -> Box<dyn St
     let identity = store.identity();
     let contents = store.load().unwrap();
     assert_eq!((contents.number, contents.revocations.len(), contents.keys.len()), (0, 0, 0));
+    assert_eq!((contents.bans.len(), contents.overrides.len()), (0, 0));
     let store = reopen(store);
     assert!(store.identity() == identity);
 
@@ -93,6 +119,45 @@ fn conforms(store: Box<dyn Store>, reopen: impl Fn(Box<dyn Store>) -> Box<dyn St
     assert!(contents.keys.is_empty());
     assert_eq!(contents.buckets.len(), 6);
     assert_eq!(store.commit(&[], &[]).unwrap(), 9, "nothing touched, no number");
+    keeps_bans_and_overrides(store, reopen);
+}
+
+/// The part of the suite about bans and overrides: the number is 9, and there are none.
+fn keeps_bans_and_overrides(
+    store: Box<dyn Store>,
+    reopen: impl Fn(Box<dyn Store>) -> Box<dyn Store>,
+) {
+    let bare = Ban { admin: None, penalty: None, ..ban("bare", 1) };
+    let changes = [
+        Change::PutBan(ban_key(9), ban("nine", u64::MAX)),
+        Change::PutBan(ban_key(3), bare.clone()),
+        Change::PutOverride("b".into(), overridden(1)),
+        Change::PutOverride("a".into(), overridden(u32::MAX)),
+    ];
+    assert_eq!(commit(store.as_ref(), &changes), 13);
+    let store = reopen(store);
+    let contents = store.load().unwrap();
+    let bans = [(ban_key(3), bare), (ban_key(9), ban("nine", u64::MAX))];
+    assert_eq!(contents.bans, bans);
+    let overrides = [("a".to_owned(), overridden(u32::MAX)), ("b".to_owned(), overridden(1))];
+    assert_eq!(contents.overrides, overrides);
+    let buckets: std::collections::HashMap<_, _> = contents.buckets.into_iter().collect();
+    let numbers: Vec<u64> = changes.iter().map(|change| buckets[&change.bucket()]).collect();
+    assert_eq!((numbers[0].min(numbers[1]), numbers[0].max(numbers[1])), (10, 11));
+    assert_eq!((numbers[2].min(numbers[3]), numbers[2].max(numbers[3])), (12, 13));
+    let changes = [
+        Change::DropBan(ban_key(9)),
+        Change::DropBan(ban_key(200)),
+        Change::PutBan(ban_key(3), ban("three", 2)),
+        Change::PutOverride("b".into(), overridden(2)),
+        Change::DropOverride("a".into()),
+        Change::DropOverride("z".into()),
+    ];
+    commit(store.as_ref(), &changes);
+    let store = reopen(store);
+    let contents = store.load().unwrap();
+    assert_eq!(contents.bans, [(ban_key(3), ban("three", 2))]);
+    assert_eq!(contents.overrides, [("b".to_owned(), overridden(2))]);
 }
 
 /// The part of the suite that looks at single revocations: there are 3 and 9.
@@ -291,10 +356,84 @@ fn a_file_of_a_newer_sidecar_is_refused() {
         let transaction = database.begin_write().unwrap();
         {
             let meta = redb::TableDefinition::<&str, u64>::new("meta");
-            transaction.open_table(meta).unwrap().insert("format", 2).unwrap();
+            transaction.open_table(meta).unwrap().insert("format", 3).unwrap();
         }
         transaction.commit().unwrap();
     });
-    assert_eq!(error, StoreError::Newer(2));
+    assert_eq!(error, StoreError::Newer(3));
     assert!(error.to_string().contains("newer sidecar"), "{error}");
+}
+
+/// Makes the file as sidecars made it before there were bans and overrides.
+fn make_format_1(file: &Path) {
+    let database = redb::Database::create(file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let meta = redb::TableDefinition::<&str, u64>::new("meta");
+        let mut meta = transaction.open_table(meta).unwrap();
+        for (name, value) in
+            [("format", 1), ("store", 77), ("key-0", 5), ("key-1", 6), ("number", 3)]
+        {
+            meta.insert(name, value).unwrap();
+        }
+        let revocations = redb::TableDefinition::<&[u8; 16], &[u8]>::new("revocations");
+        let mut revocations = transaction.open_table(revocations).unwrap();
+        let mut value = 5_u32.to_le_bytes().to_vec();
+        value.extend(1120_u32.to_le_bytes());
+        value.extend(
+            br#"{"kind":"sub","issuer":"i","value":"old","issued_before":5,"expires":1000,"created":3}"#,
+        );
+        revocations.insert(&print(9), value.as_slice()).unwrap();
+        let keys = redb::TableDefinition::<&[u8; 32], &[u8]>::new("api-keys");
+        let mut keys = transaction.open_table(keys).unwrap();
+        let about = br#"{"entry":{"id":"k","permissions":[],"tier":null,"expires":null,"cidrs":[]},"created":4,"replaced":false}"#;
+        keys.insert(&[7; 32], about.as_slice()).unwrap();
+        let buckets = redb::TableDefinition::<u64, u64>::new("buckets");
+        let mut buckets = transaction.open_table(buckets).unwrap();
+        buckets.insert((1 << 32) | 0x900, 3).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_file_of_an_older_sidecar_opens_keeps_what_it_has_and_takes_bans() {
+    let directory = Directory::new();
+    make_format_1(&directory.0.join(FILE));
+    let store = Embedded::open(&directory.0).unwrap();
+    assert!(store.identity() == Identity { store: 77, keys: [5, 6] });
+    let contents = store.load().unwrap();
+    assert_eq!(contents.number, 3);
+    assert_eq!(contents.revocations, [(print(9), revocation("old").times())]);
+    assert_eq!(contents.keys, [key("k", 7)]);
+    assert_eq!(contents.buckets, [(Change::DropRevocation(print(9)).bucket(), 3)]);
+    assert_eq!((contents.bans.len(), contents.overrides.len()), (0, 0));
+    let changes =
+        [Change::PutBan(ban_key(1), ban("new", 1)), Change::PutOverride("l".into(), overridden(1))];
+    assert_eq!(commit(&store, &changes), 5);
+    drop(store);
+    let contents = Embedded::open(&directory.0).unwrap().load().unwrap();
+    assert_eq!(contents.bans, [(ban_key(1), ban("new", 1))]);
+    assert_eq!(contents.overrides, [("l".to_owned(), overridden(1))]);
+    assert_eq!(contents.revocations.len(), 1);
+}
+
+#[test]
+fn an_older_file_that_lacks_something_is_refused_as_it_is() {
+    let directory = Directory::new();
+    let file = directory.0.join(FILE);
+    make_format_1(&file);
+    {
+        let database = redb::Database::open(&file).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let keys = redb::TableDefinition::<&[u8; 32], &[u8]>::new("api-keys");
+        assert!(transaction.delete_table(keys).unwrap());
+        transaction.commit().unwrap();
+    }
+    let error = Embedded::open(&directory.0).map(drop).unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt(why) if why.contains("api-keys")), "{error:?}");
+    let database = redb::Database::open(&file).unwrap();
+    use redb::ReadableDatabase;
+    let read = database.begin_read().unwrap();
+    let meta = read.open_table(redb::TableDefinition::<&str, u64>::new("meta")).unwrap();
+    assert_eq!(meta.get("format").unwrap().unwrap().value(), 1);
 }

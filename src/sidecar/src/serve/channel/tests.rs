@@ -1,6 +1,8 @@
 //! The long poll in virtual time.
 
+use super::queue::{ATTEMPTS_MAX, RESEND_AFTER};
 use super::*;
+use policy::sync::DoneOutcome;
 use std::sync::Arc;
 
 fn poll(instance: &str, done: Vec<Done>) -> Poll {
@@ -28,7 +30,7 @@ fn reset(service: &str) -> Action {
 }
 
 fn done(id: u64, outcome: DoneOutcome) -> Vec<Done> {
-    vec![Done { id, outcome }]
+    vec![Done { id, outcome, standings: Vec::new() }]
 }
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -61,7 +63,7 @@ async fn a_held_poll_is_answered_at_once_and_the_asker_hears_of_it() {
     let acknowledged = poll("a", done(taken.id, DoneOutcome::Applied));
     let (next, _) = held(&channel, acknowledged).await;
     assert!(next.is_empty());
-    assert_eq!(taken.done.await, Ok(DoneOutcome::Applied));
+    assert_eq!(taken.done.await.unwrap().outcome, DoneOutcome::Applied);
     assert_eq!(channel.status().counts.applied, 1);
 }
 
@@ -120,7 +122,7 @@ async fn a_failed_command_is_tried_again_under_a_new_number_and_given_up_in_the_
         id = next[0];
     }
     held(&channel, poll("a", done(id, DoneOutcome::Failed))).await;
-    assert_eq!(taken.done.await, Ok(DoneOutcome::Failed));
+    assert_eq!(taken.done.await.unwrap().outcome, DoneOutcome::Failed);
     assert_eq!(channel.status().pending, 0);
 }
 

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::store::memory::Memory;
-use crate::store::{About, Revocation};
+use crate::store::{About, ApiKey, Revocation};
+use policy::model::Secret;
 use policy::replica::revocations::Kind;
-use std::collections::HashSet;
+use policy::replica::{api_keys, files};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 fn load(store: &Arc<Memory>) -> Replica {

@@ -75,9 +75,9 @@ async fn gone_client(app: &Arc<App>, line: &str, body: &str, id: &str) -> Vec<St
 
 /// A filter that polled once, so that whoever orders something waits for it.
 async fn silent_filter(app: &Arc<App>) {
-    let poll = r#"{"protocol": 2, "instance": "ab", "wait_ms": 0, "done": [],
+    let poll = r#"{"protocol": 3, "instance": "ab", "wait_ms": 0, "done": [],
         "state": {"store": "00000000000000ab", "number": 0},
-        "wants": {"files": [], "revocations_max": 10, "api_keys": false},
+        "wants": {"files": [], "revocations_max": 10, "api_keys": false, "load": false, "limits": [], "providers": []},
         "policy": {"name": "p", "hash": "1", "generation": 7}}"#;
     let poll = request("POST /sync", Some(crate::serve::tests::SYNC), poll);
     expect(send(app, poll).await, 200, None);
