@@ -112,6 +112,7 @@ fn odd(dice: &mut Dice) -> Value {
         { "env": "SHORT" }, { "env": "MISSING" }, { "file": "/x" }, "samples:*", "2027-01-01T00:00:00Z", "https://a.example",
         "api_key", "null", "http://[::1]:80", "1970-01-01T00:00:00+23:59", { "cookie": "a" }, { "a\nb": { "timeout": "1s" } },
         { "x-a": "1", "X-A": "2" }, ["user", "user"], ["GET"], [1, 2, 3],
+        "sliding_window", "leaky_bucket", "adaptive", "0.5", ".5", "1e-3", 0.5, 1e-9, { "floor": 1 }, 100_000, ["ip", "user"],
     ]);
     odd[dice.roll(odd.as_array().unwrap().len())].clone()
 }
