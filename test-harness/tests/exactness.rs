@@ -2,7 +2,7 @@
 //! too few. Alone in its file, so that no other test takes the processors that offer the load.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use test_harness::exact::{bucket, exhausted, share, tightest, window};
@@ -20,7 +20,12 @@ const PARTS: u32 = 10;
 
 /// A limit, the load that it is under, and where that goes.
 struct Case {
-    limit: Value,
+    name: &'static str,
+    algorithm: &'static str,
+    /// Each second.
+    requests: u64,
+    /// Of a token bucket.
+    burst: Option<u64>,
     /// `/none` has no route: Envoy's own 404 is the cheapest answer that has passed every limit.
     path: &'static str,
     /// What an admitted request gets.
@@ -33,7 +38,13 @@ struct Case {
 /// Offers the load to a gateway with four workers; gives what came of it.
 fn offer(case: &Case) -> Result<Vec<Exchange>> {
     let _alone = ALONE.lock();
-    let policy = policy::with(&json!({ "rate_limits": [case.limit] }));
+    let name = case.name;
+    let mut limit = json!({ "name": name, "key": [], "algorithm": case.algorithm,
+        "requests": case.requests, "per": "1s" });
+    if let (Some(limit), Some(burst)) = (limit.as_object_mut(), case.burst) {
+        limit.insert("burst".to_owned(), json!(burst));
+    }
+    let policy = policy::with(&json!({ "rate_limits": [limit] }));
     let mut all = Vec::new();
     Mesh::with(policy).concurrency(4).run(|mesh| {
         let pour = Pour { to: mesh.gateway(), connections: CONNECTIONS, depth: case.depth };
@@ -44,7 +55,6 @@ fn offer(case: &Case) -> Result<Vec<Exchange>> {
         })?;
         let strange = all.iter().find(|e| e.status != case.admitted && e.status != 429);
         ensure!(strange.is_none(), "{strange:?}");
-        let name = case.limit["name"].as_str().context("a limit without a name")?;
         let count = |outcome| mesh.metric("gateway_rate_limit_total", &[("limit", name), outcome]);
         let let_in = count(("outcome", "ok"))? + count(("outcome", "near"))?;
         let passed = all.iter().filter(|e| e.status == case.admitted).count();
@@ -80,7 +90,7 @@ fn never_too_many(
     let admitted: Vec<_> = admitted.map(|e| (e.sent, e.done)).collect();
     let found = tightest(&admitted, allowed).context("nothing was admitted")?;
     let span = exhausted(all, 429).context("nothing was refused")?;
-    let name = &case.limit["name"];
+    let name = case.name;
     println!("{name}: {} requests in {:?}, {} admitted", all.len(), case.lasts, admitted.len());
     println!("{name}: nearest to the bound: {found:?}; nothing left for {span:?}");
     ensure!(found.is_kept(), "{name} admitted too many: {found:?}");
@@ -91,12 +101,11 @@ fn never_too_many(
 /// At least 99 % of what the bucket gives while it is asked for more: its whole burst before the first
 /// refusal, and what came back between that and the last one.
 fn token_bucket_is_exact(case: &Case) -> Result<()> {
-    let of = |key: &str| case.limit[key].as_u64().context("a number");
-    let (requests, burst) = (of("requests")?, of("burst")?);
+    let (requests, burst) = (case.requests, case.burst.unwrap_or(case.requests));
     let all = offer(case)?;
     let (admitted, span) = never_too_many(case, &all, bucket(burst, requests, SECOND))?;
     let given = burst + share(requests, span, SECOND);
-    println!("{}: {admitted} of at least {given}", case.limit["name"]);
+    println!("{}: {admitted} of at least {given}", case.name);
     ensure!(admitted * 100 >= given * 99, "{admitted} of {given} were admitted");
     Ok(())
 }
@@ -104,13 +113,13 @@ fn token_bucket_is_exact(case: &Case) -> Result<()> {
 /// At least `requests` in any eleven sub-windows: when it refuses, the running sub-window and the ten
 /// before it hold `requests`, and the eleven before these did so when the last of them refused.
 fn sliding_window_is_exact(case: &Case) -> Result<()> {
-    let requests = case.limit["requests"].as_u64().context("a number")?;
+    let requests = case.requests;
     let all = offer(case)?;
     let (admitted, span) = never_too_many(case, &all, window(requests, SECOND))?;
     let part = SECOND / PARTS;
     let elevens = 1 + share(1, span.saturating_sub(part), part * (PARTS + 1));
     let given = requests * elevens;
-    println!("{}: {admitted} of at least {given}", case.limit["name"]);
+    println!("{}: {admitted} of at least {given}", case.name);
     ensure!(elevens >= 4, "the load was too short to say anything");
     ensure!(admitted >= given, "{admitted} of {given} were admitted");
     Ok(())
@@ -119,8 +128,10 @@ fn sliding_window_is_exact(case: &Case) -> Result<()> {
 #[test]
 fn a_token_bucket_is_exact_across_workers() -> Result<()> {
     token_bucket_is_exact(&Case {
-        limit: json!({ "name": "bucket", "key": [], "algorithm": "token_bucket",
-            "requests": 200, "per": "1s", "burst": 50 }),
+        name: "bucket",
+        algorithm: "token_bucket",
+        requests: 200,
+        burst: Some(50),
         path: "/api/samples/x",
         admitted: 200,
         depth: 1,
@@ -132,8 +143,10 @@ fn a_token_bucket_is_exact_across_workers() -> Result<()> {
 #[test]
 fn a_hot_token_bucket_is_exact_across_workers() -> Result<()> {
     token_bucket_is_exact(&Case {
-        limit: json!({ "name": "hot-bucket", "key": [], "algorithm": "token_bucket",
-            "requests": 2500, "per": "1s", "burst": 2500 }),
+        name: "hot-bucket",
+        algorithm: "token_bucket",
+        requests: 2500,
+        burst: Some(2500),
         path: "/none",
         admitted: 404,
         depth: 2,
@@ -144,8 +157,10 @@ fn a_hot_token_bucket_is_exact_across_workers() -> Result<()> {
 #[test]
 fn a_sliding_window_is_exact_across_workers() -> Result<()> {
     sliding_window_is_exact(&Case {
-        limit: json!({ "name": "window", "key": [], "algorithm": "sliding_window",
-            "requests": 100, "per": "1s" }),
+        name: "window",
+        algorithm: "sliding_window",
+        requests: 100,
+        burst: None,
         path: "/api/samples/x",
         admitted: 200,
         depth: 1,
@@ -157,8 +172,10 @@ fn a_sliding_window_is_exact_across_workers() -> Result<()> {
 #[test]
 fn a_hot_sliding_window_is_exact_across_workers() -> Result<()> {
     sliding_window_is_exact(&Case {
-        limit: json!({ "name": "hot-window", "key": [], "algorithm": "sliding_window",
-            "requests": 2500, "per": "1s" }),
+        name: "hot-window",
+        algorithm: "sliding_window",
+        requests: 2500,
+        burst: None,
         path: "/none",
         admitted: 404,
         depth: 2,

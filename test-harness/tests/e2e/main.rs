@@ -2,11 +2,15 @@
 //! services. One file per promise of the contract; every test has a house of its own.
 
 #[cfg(test)]
+mod adaptive;
+#[cfg(test)]
 mod algorithms;
 #[cfg(test)]
 mod api_keys;
 #[cfg(test)]
 mod authorization;
+#[cfg(test)]
+mod bans;
 #[cfg(test)]
 mod bootstrap;
 #[cfg(test)]
@@ -24,11 +28,21 @@ mod hostile;
 #[cfg(test)]
 mod key_sets;
 #[cfg(test)]
+mod limit_admin;
+#[cfg(test)]
+mod limit_headers;
+#[cfg(test)]
+mod limit_keys;
+#[cfg(test)]
+mod limit_state;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod protocols;
+#[cfg(test)]
+mod queues;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
@@ -41,3 +55,7 @@ mod sidecar_gone;
 mod token_cache;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod windows;
+#[cfg(test)]
+mod workers;
