@@ -101,7 +101,7 @@ impl<H: Host> Stream<H> {
         }
     }
 
-    fn judge(&self, suspended: Option<Suspended>) -> Action {
+    fn judge(&self, mut suspended: Option<Suspended>) -> Action {
         let plugin = &self.plugin;
         let host = &plugin.host;
         let (Ok(map), Ok(now)) = (host.headers(Map::Request), host.moment()) else {
@@ -116,17 +116,17 @@ impl<H: Host> Stream<H> {
             client: plugin.needs.client.then(|| client::address(host)).flatten(),
             service: service.as_deref().and_then(|name| str::from_utf8(name).ok()),
         };
-        match self.step(&facts, suspended, now) {
-            Ok(Step::Forward(edits, passage)) => {
+        match self.step(&facts, &mut suspended, now) {
+            Some(Step::Forward(edits, passage)) => {
                 self.keep(passage);
                 if edit(host, &edits) { Action::Continue } else { self.refuse_blindly() }
             }
-            Ok(Step::Reply(reply, passage)) => {
+            Some(Step::Reply(reply, passage)) => {
                 self.keep(passage);
                 self.reply(&reply)
             }
-            Ok(Step::Wait(suspended)) => self.wait(suspended, now),
-            Err(suspended) => self.refuse_suspended(suspended),
+            Some(Step::Wait(suspended)) => self.wait(suspended, now),
+            None => self.refuse_suspended(suspended),
         }
     }
 

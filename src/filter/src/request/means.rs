@@ -11,27 +11,27 @@ use std::cell::RefCell;
 use token::Sha;
 
 impl<H: Host> Stream<H> {
-    /// Has the core judge the request, for the first time or after a wait; gives it back when that
-    /// is not possible now.
+    /// Has the core judge the request, for the first time or, `suspended`, after a wait. `None` when
+    /// that is not possible now; then it stays suspended.
     pub(super) fn step(
         &self,
         facts: &Facts<'_>,
-        suspended: Option<Suspended>,
+        suspended: &mut Option<Suspended>,
         now: Moment,
-    ) -> Result<Step, Option<Suspended>> {
+    ) -> Option<Step> {
         let plugin = &self.plugin;
         let host = &plugin.host;
         let mut tokens = match plugin.tokens.as_ref().map(RefCell::try_borrow_mut) {
             Some(Ok(tokens)) => Some(tokens),
             None => None,
-            Some(Err(_)) => return Err(suspended),
+            Some(Err(_)) => return None,
         };
         let (Ok(mut secrets), Ok(mut leases), Ok(mut reports)) = (
             plugin.secrets.try_borrow_mut(),
             plugin.leases.try_borrow_mut(),
             plugin.reports.try_borrow_mut(),
         ) else {
-            return Err(suspended);
+            return None;
         };
         secrets.keep_up();
         let state_keys = plugin.keep_up(&mut leases);
@@ -63,7 +63,7 @@ impl<H: Host> Stream<H> {
             load: if plugin.needs.load { plugin.load.look(now.monotonic) } else { 0 },
             pause: plugin.waiting.pause(),
         };
-        Ok(match suspended {
+        Some(match suspended.take() {
             None => judge(&policy, facts, &mut means, now),
             Some(suspended) => resume(&policy, facts, &mut means, suspended, now),
         })

@@ -9,6 +9,9 @@ use policy::pipeline::{Passage, Suspended};
 use policy::time::{Moment, Nanos};
 use std::rc::Weak;
 
+/// A request that nobody would wake cannot wait.
+struct Unlisted;
+
 impl<H: Host> Stream<H> {
     /// Whether this request may wait for keys (again).
     pub(super) fn patience(&self, now: Nanos) -> Patience {
@@ -21,40 +24,39 @@ impl<H: Host> Stream<H> {
 
     /// Holds the request until its turn, or until there is news of its keys.
     pub(super) fn wait(&self, suspended: Suspended, now: Moment) -> Action {
-        let waits = match suspended.until() {
-            Some(turn) => self.line_up(suspended, turn),
-            None => self.await_keys(suspended, now.monotonic),
+        let Ok(mut place) = self.suspended.try_borrow_mut() else {
+            return self.refuse_suspended(Some(suspended));
         };
-        if let Err(suspended) = waits {
+        let listed = match suspended.until() {
+            Some(turn) => self.line_up(turn),
+            None => self.await_keys(now.monotonic),
+        };
+        if listed.is_err() {
+            drop(place);
             return self.refuse_suspended(Some(suspended));
         }
+        *place = Some(suspended);
+        drop(place);
         self.phase.set(Phase::Waiting);
         self.plugin.set_timer(now.monotonic);
         Action::Pause
     }
 
-    fn line_up(&self, suspended: Suspended, at: Nanos) -> Result<(), Suspended> {
-        let Ok(mut place) = self.suspended.try_borrow_mut() else { return Err(suspended) };
-        let Some(turn) = self.plugin.waiting.line_up(self.waiter(), at) else {
-            return Err(suspended);
-        };
-        *place = Some(suspended);
+    fn line_up(&self, at: Nanos) -> Result<(), Unlisted> {
+        let turn = self.plugin.waiting.line_up(self.waiter(), at).ok_or(Unlisted)?;
         self.turn.set(Some(turn));
         Ok(())
     }
 
-    fn await_keys(&self, suspended: Suspended, now: Nanos) -> Result<(), Suspended> {
+    fn await_keys(&self, now: Nanos) -> Result<(), Unlisted> {
         let tokens = self.plugin.tokens.as_ref().and_then(|tokens| tokens.try_borrow_mut().ok());
-        let Some((provider, timeout)) = tokens.and_then(|mut tokens| tokens.awaited()) else {
-            return Err(suspended);
-        };
-        let Ok(mut place) = self.suspended.try_borrow_mut() else { return Err(suspended) };
+        let awaited = tokens.and_then(|mut tokens| tokens.awaited());
+        let (provider, timeout) = awaited.ok_or(Unlisted)?;
         let (rounds, deadline) = match self.waited.get() {
             (0, _) => (1, now + timeout + GRACE),
             (rounds, deadline) => (rounds + 1, deadline),
         };
         self.waited.set((rounds, deadline));
-        *place = Some(suspended);
         self.plugin.waiting.add(self.waiter(), Awaited { provider, deadline });
         Ok(())
     }
