@@ -371,7 +371,7 @@ fn nobody_is_said_to_have_been_refused_more_often_than_he_was_and_the_worst_are_
         for _ in 0..total {
             let draw = vm.host.draw();
             // A few who hammer, and many who come once or twice.
-            let name = if draw % 4 == 0 { draw / 4 % 3 } else { 10 + draw / 4 % 2_000 };
+            let name = if draw.is_multiple_of(4) { draw / 4 % 3 } else { 10 + draw / 4 % 2_000 };
             let key = format!("user={name}");
             vm.refuse(&key);
             *truth.entry(key).or_default() += 1;

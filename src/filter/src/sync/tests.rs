@@ -267,6 +267,24 @@ fn a_sidecar_that_does_not_hold_polls_does_not_make_us_spin() {
     }
 }
 
+/// It forgets what it was told, and asks again as fast as it is answered.
+#[test]
+fn a_sidecar_that_repeats_itself_does_not_make_us_spin() {
+    let node = Node::new(FakeHost::new(1));
+    node.tick();
+    node.good(json!([]));
+    node.good(json!([reset(7, "samples")]));
+    for _ in 0..10 {
+        let polls = node.polls();
+        node.good(json!([reset(7, "samples")]));
+        assert_eq!(node.polls(), polls);
+        node.host.pass(TICK);
+        node.tick();
+        assert_eq!(node.polls(), polls + 1);
+        assert_eq!(node.poll()["done"][0], json!({"id": 7, "outcome": "unknown"}));
+    }
+}
+
 #[test]
 fn a_plugin_that_retires_leaves_the_line_at_once() {
     let old = Node::new(FakeHost::new(1));

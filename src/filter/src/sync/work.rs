@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 pub(super) enum Worked {
     /// Commands were done or begun.
     Something,
-    /// There were none, or they wait for another.
+    /// There were none, they were done before, or they wait for another.
     Nothing,
 }
 
@@ -51,7 +51,7 @@ impl<H: Host> Sync<H> {
             sweeping.replace(commands);
             return Some((lease, Worked::Nothing));
         }
-        let worked = if commands.is_empty() { Worked::Nothing } else { Worked::Something };
+        let mut worked = Worked::Nothing;
         let mut commands = commands.into_iter().take(COMMANDS_MAX);
         while let Some(Command { id, action }) = commands.next() {
             let is_question = matches!(action, Action::ReadKey { .. });
@@ -59,6 +59,7 @@ impl<H: Host> Sync<H> {
                 state.again.push(Done { id, outcome, standings: Vec::new() });
                 continue;
             }
+            worked = Worked::Something;
             match self.act(&action, turn) {
                 Act::Done(outcome) => lease = self.note(id, outcome, turn)?,
                 Act::Answer(outcome, standings) => {
