@@ -15,10 +15,12 @@ use policy::model::{
 use policy::path::read;
 use policy::pattern::PathPattern;
 use policy::reply::Edits;
-use policy::stage::Means;
 use policy::stage::authenticate::authenticate;
 use policy::stage::authorize::authorize;
+use policy::stage::limit::Leases;
+use policy::stage::{Means, Pause, Reports};
 use policy::store::{Store, StoreError, Swap, Versioned};
+use policy::sync::BanMade;
 use policy::time::{Moment, Nanos};
 use policy::verify::{Secrets, TokenError, Verified, Verify};
 use serde_json::json;
@@ -156,7 +158,12 @@ fn with_means<T>(
         secrets: &Nothing,
         random: &mut |bytes| bytes.fill(0),
         events: &mut |_: Event<'_>| {},
+        reports: &mut Nothing,
+        leases: &mut Leases::default(),
         seed: [1, 2],
+        state_keys: None,
+        load: 0,
+        pause: Pause::Room,
     };
     POLICY.with_borrow_mut(|policy| {
         policy.authentication = authentication;
@@ -175,6 +182,12 @@ impl Store for Nothing {
     fn swap(&mut self, _: &[u8], _: &[u8], _: Option<u32>) -> Result<Swap, StoreError> {
         Err(StoreError::Unavailable)
     }
+}
+
+impl Reports for Nothing {
+    fn limited(&mut self, _: &str, _: u64, _: &dyn Fn() -> String) {}
+
+    fn banned(&mut self, _: BanMade) {}
 }
 
 impl Verify for Nothing {
