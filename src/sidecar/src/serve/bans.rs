@@ -161,22 +161,28 @@ fn plan(
     let there = held.bans().get(&key);
     let mut changes = match there {
         Some(_) => Vec::new(),
-        None => room(held, 1, max, over_secs).ok_or(Problem::Full(FULL, max))?,
+        None => room(held, 1, max, over_secs, |_| false).ok_or(Problem::Full(FULL, max))?,
     };
     let banned = Ban { admin: Some(ban), ..there.cloned().unwrap_or(who) };
     changes.push(Change::PutBan(key, banned.clone()));
     Ok((changes, banned))
 }
 
-/// What must go so that there is room for `new` bans more: what is over takes nobody's place. `None`
-/// when that is not enough.
-pub(super) fn room(held: &Held, new: usize, max: usize, over_secs: u64) -> Option<Vec<Change>> {
+/// What must go so that there is room for `new` bans more: what is over takes nobody's place, but
+/// what `stays`. `None` when that is not enough.
+pub(super) fn room(
+    held: &Held,
+    new: usize,
+    max: usize,
+    over_secs: u64,
+    stays: impl Fn(&BanKey) -> bool,
+) -> Option<Vec<Change>> {
     let there = held.bans().len();
     if there.saturating_add(new) <= max {
         return Some(Vec::new());
     }
     let mut gone = expired(held, over_secs);
-    gone.retain(|drop| matches!(drop, Change::DropBan(_)));
+    gone.retain(|drop| matches!(drop, Change::DropBan(key) if !stays(key)));
     let left = there.saturating_sub(gone.len()).saturating_add(new);
     (left <= max).then_some(gone)
 }

@@ -19,6 +19,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 pub(super) use keys::{forget, read, reset};
+use policy::config::Mistake;
 use policy::replica::overrides::Override;
 use policy::sync::LimitInForce;
 use serde_json::{Map, Value, json};
@@ -31,6 +32,8 @@ const BODY_MAX: usize = 64 * 1024;
 const OVERRIDES_MAX: usize = 1024;
 /// Longest mode that is looked at; the words are shorter.
 const MODE_MAX: usize = 64;
+/// What an override may have.
+const MEMBERS: &str = "requests, per, burst, mode";
 /// How long Envoy may take to print its statistics.
 const STATS_WITHIN: Duration = Duration::from_secs(2);
 /// Parts of a key that tell of nobody: they are names of the policy.
@@ -93,11 +96,14 @@ pub(super) async fn put(
         burst: fields.integer("burst")?,
         mode: fields.text("mode", MODE_MAX)?,
     };
+    fields.end(MEMBERS)?;
     if wanted == Override::default() {
-        let allowed = "at least one of requests, per, burst, mode";
-        return Err(fields.refuse("requests", "is missing", allowed));
+        return Err(Problem::Field {
+            field: "requests".to_owned(),
+            wrong: "is missing".to_owned(),
+            allowed: format!("at least one of {MEMBERS}"),
+        });
     }
-    fields.end("requests, per, burst, mode")?;
     let audit = Audit { id, what: "override-limit", which: said(&which, &wanted) };
     let handed = change(&app, audit, move |app, held| {
         let limit = in_policy(app, which)?;
@@ -124,8 +130,18 @@ fn said(limit: &str, wanted: &Override) -> String {
 /// Asks the policy's own rules.
 fn fits(limit: &LimitInForce, wanted: &Override) -> Result<(), Problem> {
     let Err(mistakes) = limit.with(wanted) else { return Ok(()) };
-    let Some(first) = mistakes.into_iter().next() else { return Ok(()) };
-    Err(Problem::Field { field: first.path, wrong: first.wrong, allowed: first.allowed })
+    let Some(Mistake { path, wrong, allowed }) = mistakes.into_iter().next() else { return Ok(()) };
+    if ["requests", "per", "burst", "mode"].contains(&path.as_str()) {
+        return Err(Problem::Field { field: path, wrong, allowed });
+    }
+    // It is about what only the policy has; what was sent does not fit that.
+    let field = match wanted {
+        Override { burst: Some(_), .. } => "burst",
+        Override { requests: Some(_), .. } => "requests",
+        _ => "per",
+    };
+    let wrong = format!("does not fit the policy's {path}: {wrong}");
+    Err(Problem::Field { field: field.to_owned(), wrong, allowed })
 }
 
 /// `DELETE /gateway/rate-limits/{limit}`: back to the policy. What was overridden may be a limit that

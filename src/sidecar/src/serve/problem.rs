@@ -49,7 +49,7 @@ pub(crate) enum Problem {
     UnknownLimit(String),
     /// Nothing takes the place of this limit's numbers.
     UnknownOverride(String),
-    /// A limit knows nothing of a key.
+    /// The filter does not have a limit, or a key of it, that it told of a moment ago.
     UnknownLimitKey,
     /// No filter has told its policy since the sidecar started.
     PolicyUnknown,
@@ -165,9 +165,10 @@ impl Problem {
                 "override-unknown",
                 &format!("The rate limit `{name}` goes by the policy already."),
             ),
-            Self::UnknownLimitKey => {
-                missing("limit-key-unknown", "The rate limit knows nothing of this key.")
-            }
+            Self::UnknownLimitKey => missing(
+                "limit-key-unknown",
+                "The filter has no such rate limit, or its key has other parts.",
+            ),
             Self::KeyExists(id) => conflict(
                 "api-key-exists",
                 format!("id: `{id}` is taken; rotate that key, or choose another id."),

@@ -285,24 +285,24 @@ fn plan(
     let mut kept = Kept::default();
     let mut gone = Vec::new();
     let mut new = 0_usize;
-    for Made { key, who, ban } in made {
+    // Who is known already comes first: what has to make room is then known to be over.
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        made.iter().partition(|made| held.bans().contains_key(&made.key));
+    for Made { key, who, ban } in known.into_iter().chain(unknown) {
         let there = after.get(key).or_else(|| held.bans().get(key));
         let Some(banned) = joined(there.unwrap_or(who), ban, now_ms) else { continue };
         if there.is_none() {
-            match room(held, new.saturating_add(1), max, over_secs) {
-                Some(room) => gone = room,
-                None => {
-                    kept.full = kept.full.saturating_add(1);
-                    continue;
-                }
-            }
+            let stays = |key: &BanKey| after.contains_key(key);
+            let Some(room) = room(held, new.saturating_add(1), max, over_secs, stays) else {
+                kept.full = kept.full.saturating_add(1);
+                continue;
+            };
+            gone = room;
             new = new.saturating_add(1);
         }
         kept.bans.push((whose(key, who), ban.clone()));
         after.insert(*key, banned);
     }
-    // What makes room may be one that is banned again.
-    gone.retain(|drop| !matches!(drop, Change::DropBan(key) if after.contains_key(key)));
     gone.extend(after.into_iter().map(|(key, ban)| Change::PutBan(key, ban)));
     (gone, kept)
 }

@@ -6,7 +6,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use policy::replica::batch::{Batch, Begin, End};
 use policy::store::{Store as SharedStore, StoreError as SharedError, Swap, Versioned};
-use policy::sync::{Answer, LimitInForce, MARKER};
+use policy::sync::{Action, Answer, Command, Done, DoneOutcome, KeyStanding, LimitInForce, MARKER};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -101,7 +101,7 @@ pub(crate) fn expect(
     body
 }
 
-fn poll(done: &Value) -> String {
+pub(crate) fn poll(done: &Value) -> String {
     json!({"protocol": 3, "state": {"store": "00000000000000ab", "number": 0},
            "wants": wants(&Needs::default()), "instance": "ab", "wait_ms": 20_000, "done": done,
            "policy": {"name": "p", "hash": "1", "generation": 7}})
@@ -131,7 +131,11 @@ pub(crate) struct Needs {
     pub(crate) load: bool,
     pub(crate) limits: Vec<LimitInForce>,
     pub(crate) providers: Vec<String>,
+    /// What comes of a command; without it, it is applied.
+    pub(crate) does: Option<Does>,
 }
+
+pub(crate) type Does = fn(&Action) -> (DoneOutcome, Vec<KeyStanding>);
 
 /// The same on the wire.
 pub(crate) fn wants(needs: &Needs) -> Value {
@@ -159,7 +163,7 @@ impl SharedStore for Copied {
     }
 }
 
-/// A filter that copies all state into `copied`, until it is stopped.
+/// A filter that copies all state into `copied`, and does what it is told, until it is stopped.
 pub(crate) fn copier(
     app: &Arc<App>,
     needs: Needs,
@@ -168,12 +172,19 @@ pub(crate) fn copier(
     let app = Arc::clone(app);
     tokio::spawn(async move {
         let mut state = json!({"store": "", "number": 0});
+        let mut done = Vec::new();
         loop {
-            let poll = json!({"protocol": 3, "instance": "ab", "wait_ms": 20_000, "done": [],
+            let poll = json!({"protocol": 3, "instance": "ab", "wait_ms": 20_000, "done": done,
                 "policy": {"name": "p", "hash": "1", "generation": 7}, "state": state,
                 "wants": wants(&needs)});
             let answer = send(&app, request("POST /sync", Some(SYNC), &poll.to_string())).await;
             let answer: Answer = serde_json::from_str(&answer.2).unwrap();
+            let does = needs.does.unwrap_or(|_| (DoneOutcome::Applied, Vec::new()));
+            let done_one = |Command { id, action }: &Command| {
+                let (outcome, standings) = does(action);
+                Done { id: *id, outcome, standings }
+            };
+            done = answer.commands.iter().map(done_one).collect();
             while json!(answer.state) != state {
                 let batch = fetch(&app, &state).await;
                 state = json!({"store": format!("{:016x}", batch.store), "number": batch.number});

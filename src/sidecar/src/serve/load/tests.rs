@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::render::tests::Directory;
+use crate::serve::tests::{Needs, SYNC, app, expect, nobody, request, send, wants};
+use serde_json::{Value, json};
 
 const STAT: &str = "cpu  100 20 30 800 40 5 5 10 60 0\ncpu0 100 20 30 800 40 5 5 10 60 0\nintr 1\n";
 
@@ -151,4 +153,43 @@ fn the_load_is_taken_over_a_second() {
 fn this_machine_can_be_looked_at() {
     let look = Look::at(Path::new("/"));
     assert!(look.processors.is_some() && look.memory.is_some(), "{look:?}");
+}
+
+/// Polls once, without being held.
+async fn poll(app: &Arc<App>, load: bool) -> Value {
+    let needs = Needs { load, ..Needs::default() };
+    let poll = json!({"protocol": policy::sync::PROTOCOL, "instance": "ab", "wait_ms": 0,
+        "done": [], "state": {"store": "00000000000000ab", "number": 0}, "wants": wants(&needs),
+        "policy": {"name": "p", "hash": "1", "generation": 7}});
+    expect(send(app, request("POST /sync", Some(SYNC), &poll.to_string())).await, 200, None)
+}
+
+async fn metrics(app: &Arc<App>) -> String {
+    send(app, request("GET /metrics", None, "")).await.2
+}
+
+#[tokio::test]
+async fn the_load_is_told_to_a_filter_that_wants_it_and_only_then() {
+    let app = app("127.0.0.1:9902", nobody().await);
+    start(&app);
+    assert_eq!(poll(&app, false).await["load"], Value::Null);
+    let told = async {
+        loop {
+            if let Some(load) = poll(&app, true).await["load"].as_u64() {
+                return load;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let load = tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    assert!(load <= 1000, "{load}");
+    assert!(metrics(&app).await.contains("\ngateway_load_ratio "));
+    // The next policy has no adaptive limit.
+    let silent = async {
+        while poll(&app, false).await["load"].is_u64() || app.load.now().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), silent).await.unwrap();
+    assert!(!metrics(&app).await.contains("gateway_load_ratio"));
 }

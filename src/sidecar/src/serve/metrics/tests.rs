@@ -12,6 +12,8 @@ const STATS: &str = r#"{"stats":[
     {"name":"wasmcustom.gateway_state_generation","value":9},
     {"name":"wasmcustom.gateway_sidecar_connected","value":1},
     {"name":"wasmcustom.gateway_sidecar_sync_age_seconds","value":99},
+    {"name":"wasmcustom.gateway_bans_total;limit=logins","value":5},
+    {"name":"wasmcustom.gateway_rate_limit_paused_total;limit=smooth","value":6},
     {"name":"wasmcustom.gateway_something_new_total;k=v","value":2},
     {"histograms":{"supported_percentiles":[50],"details":[
       {"name":"wasmcustom.gateway_request_duration_milliseconds;service=auth","totals":[
@@ -92,6 +94,14 @@ async fn the_page_joins_the_filter_and_the_sidecar() {
     is("gateway_envoy_up", 1.0);
     is("gateway_revocations", 0.0);
     is("gateway_api_keys", 0.0);
+    is("gateway_bans_active", 0.0);
+    is(r#"gateway_bans_total{limit="logins"}"#, 5.0);
+    is(r#"gateway_rate_limit_paused_total{limit="smooth"}"#, 6.0);
+    for outcome in ["counted", "repeated", "refused", "failed"] {
+        is(&format!(r#"gateway_reports_total{{outcome="{outcome}"}}"#), 0.0);
+    }
+    assert!(!samples.contains_key("gateway_load_ratio"), "nobody has asked for it");
+    assert!(page.contains("# HELP gateway_bans_total Bans that penalties"), "{page}");
     is(r#"gateway_jwks_fetch_total{provider="idp",outcome="ok"}"#, 3.0);
     is("gateway_state_generation", 9.0);
     assert!(page.contains("# HELP gateway_jwks_fetch_total Fetches of key sets"), "{page}");
