@@ -14,6 +14,8 @@ pub(crate) struct FakeStore {
     pub(crate) next: u32,
     /// The next this many swaps are lost to a rival who writes the same value again.
     pub(crate) rivals: usize,
+    /// After so many swaps that are not lost, `rivals` becomes this.
+    pub(crate) rivals_after: Option<(usize, usize)>,
     /// Every call is refused.
     pub(crate) down: bool,
     pub(crate) reads: usize,
@@ -50,6 +52,12 @@ impl Store for FakeStore {
         if self.values.get(key).map(|found| found.cas) != expected {
             return Ok(Swap::Lost);
         }
+        self.rivals_after = self.rivals_after.and_then(|(swaps, rivals)| {
+            if swaps <= 1 {
+                self.rivals = rivals;
+            }
+            swaps.checked_sub(1).filter(|swaps| *swaps > 0).map(|swaps| (swaps, rivals))
+        });
         self.values.insert(key.to_vec(), Versioned { bytes: value.to_vec(), cas });
         Ok(Swap::Done)
     }

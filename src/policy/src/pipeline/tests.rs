@@ -1,12 +1,18 @@
 //! Stories of whole requests: what each one meets, takes, gives back and leaves behind.
 
+mod admin;
+mod algorithms;
 mod api_keys;
 mod authentication;
 mod authorization;
+mod bans;
 mod breakers;
 mod csrf;
 mod gateway;
+mod keys;
+mod leases;
 mod limits;
+mod pauses;
 mod waiting;
 
 use super::*;

@@ -16,9 +16,9 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-const KEY: (&str, &str) = ("x-api-key", "robot-secret");
+pub(super) const KEY: (&str, &str) = ("x-api-key", "robot-secret");
 
-fn key(id: &str, secret: &str) -> ApiKey {
+pub(super) fn key(id: &str, secret: &str) -> ApiKey {
     ApiKey {
         id: id.to_string(),
         sha256: FakeDigest.sha256(secret.as_bytes()),
@@ -35,7 +35,7 @@ fn api_keys(keys: Vec<ApiKey>) -> ApiKeys {
     ApiKeys { locations: vec![header, query], keys, forward_key: false, forward_id: None }
 }
 
-fn with_keys(keys: Vec<ApiKey>) -> Policy {
+pub(super) fn with_keys(keys: Vec<ApiKey>) -> Policy {
     let mut authentication = authentication();
     authentication.api_keys = Some(api_keys(keys));
     Policy { authentication: Some(authentication), ..empty() }

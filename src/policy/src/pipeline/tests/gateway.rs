@@ -25,7 +25,8 @@ use alloc::{format, vec};
 use core::net::IpAddr;
 use serde_json::{Value, json};
 
-/// Takes `good:NAME` for a token of NAME, and `good:NAME/WORDS` for one with these permissions.
+/// Takes `good:NAME` for a token of NAME, `good:NAME/WORDS` for one with these permissions, and
+/// `other:NAME` for one of the second provider's.
 /// Some other words are bad in a certain way; the rest is untrusted.
 pub(super) struct FakeVerify {
     /// Keys are on their way.
@@ -40,7 +41,8 @@ impl Verify for FakeVerify {
             return Err(TokenError::Pending);
         }
         let token = core::str::from_utf8(token).map_err(|_| TokenError::Malformed)?;
-        let name = token.strip_prefix("good:").ok_or(match token {
+        let other = token.strip_prefix("other:");
+        let name = token.strip_prefix("good:").or(other).ok_or(match token {
             "" => TokenError::Malformed,
             "old" => TokenError::Expired,
             "early" => TokenError::NotYetValid,
@@ -58,7 +60,7 @@ impl Verify for FakeVerify {
             "number": 7, "roles": {"admin": true},
         });
         let Value::Object(claims) = claims else { return Err(TokenError::Malformed) };
-        Ok(Verified { provider: 0, subject, claims: claims.into() })
+        Ok(Verified { provider: usize::from(other.is_some()), subject, claims: claims.into() })
     }
 }
 
@@ -204,6 +206,7 @@ pub(super) struct Gateway {
     pub(super) dice: u8,
     pub(super) client: Option<IpAddr>,
     pub(super) method: &'static str,
+    pub(super) service: Option<&'static str>,
 }
 
 impl Gateway {
@@ -224,6 +227,7 @@ impl Gateway {
             dice: 9,
             client: "192.0.2.1".parse().ok(),
             method: "GET",
+            service: Some("svc"),
         }
     }
 
@@ -247,7 +251,7 @@ impl Gateway {
         let bytes: Vec<_> = all.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes())).collect();
         let bytes = serialize(&bytes);
         let facts =
-            Facts { headers: Headers::new(&bytes), client: self.client, service: Some("svc") };
+            Facts { headers: Headers::new(&bytes), client: self.client, service: self.service };
         let now = self.moment();
         let heard = &mut self.heard;
         let dice = &mut self.dice;
@@ -309,6 +313,14 @@ impl Gateway {
                 reply
             }
             other => panic!("{path} not refused for {reason:?}: {other:?}"),
+        }
+    }
+
+    /// Why a request is refused; `None` for one that is not.
+    pub(super) fn reason(&mut self, path: &str, headers: &[(&str, &str)]) -> Option<Reason> {
+        match self.send(path, headers) {
+            Step::Reply(reply, _) => Some(reply.reason),
+            Step::Forward(..) | Step::Wait(_) => None,
         }
     }
 

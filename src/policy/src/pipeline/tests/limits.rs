@@ -1,11 +1,17 @@
 //! Stories of limits: what is taken, what is given back, what the client is told.
 
 use super::gateway::{BAD, GOOD, Gateway, breaker_settings, empty, header, limit_of, with_jwt};
-use crate::model::{Cidr, KeyPart, LimitMode, Unavailable};
+use crate::model::{
+    Access, Adaptive, Authorization, Breaker, Bucket, Cidr, KeyPart, Leak, Limit, LimitAlgorithm,
+    LimitMode, Mode, Unavailable, Window,
+};
 use crate::pattern::PathPattern;
+use crate::pipeline::Step;
 use crate::reason::Reason;
+use crate::time::Nanos;
 use alloc::string::ToString;
-use alloc::vec;
+use alloc::vec::Vec;
+use alloc::{format, vec};
 use core::net::IpAddr;
 use serde_json::{Value, json};
 
@@ -59,6 +65,113 @@ fn a_refusal_by_one_limit_gives_back_what_the_others_took() {
     gateway.forwarded("/a", &[("authorization", "Bearer good:bob")]);
     gateway.forwarded("/a", &[("authorization", "Bearer good:eve")]);
     gateway.refused("/a", &[("authorization", "Bearer good:kim")], Reason::RateLimited);
+}
+
+/// One limit of each algorithm, as early ones, each with room for three.
+fn algorithms() -> [Limit; 4] {
+    let per = Nanos::from_secs(60);
+    let of = Bucket { requests: 3, per, burst: 3 };
+    [
+        LimitAlgorithm::TokenBucket(of),
+        LimitAlgorithm::SlidingWindow(Window { requests: 3, per }),
+        LimitAlgorithm::Adaptive(Adaptive { bucket: of, threshold: 500, floor: 100 }),
+        LimitAlgorithm::LeakyBucket(Leak { requests: 3, per, queue: 2 }),
+    ]
+    .map(|algorithm| Limit { algorithm, ..limit_of(algorithm.name(), vec![], 1) })
+}
+
+#[test]
+fn every_limit_counts_a_request_once_and_early_ones_before_anybody_is_known() {
+    let mut policy = with_jwt();
+    policy.rate_limits = algorithms().to_vec();
+    for limit in &mut policy.rate_limits {
+        limit.key = vec![KeyPart::User];
+    }
+    policy
+        .rate_limits
+        .extend(algorithms().map(|limit| Limit { name: limit.name + "-early", ..limit }));
+    let mut gateway = Gateway::new(policy);
+    gateway.forwarded("/a", &[GOOD]);
+    assert_eq!(gateway.heard("RateLimit {"), 8);
+    let at = |what: &str| gateway.heard.iter().position(|event| event.contains(what)).unwrap();
+    let known = at("Authentication");
+    for name in ["token_bucket", "sliding_window", "adaptive", "leaky_bucket"] {
+        assert_eq!(gateway.heard(&format!("limit: \"{name}\"")), 1);
+        assert!(at(&format!("limit: \"{name}-early\"")) < known);
+        assert!(known < at(&format!("limit: \"{name}\"")));
+    }
+    assert_eq!(gateway.store.reads, 8, "one read for each");
+    assert_eq!(gateway.store.swaps, 8, "and one write");
+}
+
+#[test]
+fn every_algorithm_gets_back_what_a_later_limit_or_the_breaker_refuses() {
+    for limit in algorithms() {
+        let mut policy = with_jwt();
+        policy.rate_limits = vec![limit, limit_of("user", vec![KeyPart::User], 1)];
+        policy.circuit_breakers.default = Some(Breaker {
+            failure_threshold: 1,
+            timeout: Nanos::from_secs(600),
+            max_timeout: Nanos::from_secs(600),
+            ..breaker_settings()
+        });
+        let mut gateway = Gateway::new(policy);
+        let (_, passage) = gateway.forwarded("/a", &[GOOD]);
+        for _ in 0..9 {
+            gateway.refused("/a", &[GOOD], Reason::RateLimited);
+        }
+        gateway.finish(passage, 500, "svc");
+        gateway.now += 80;
+        gateway.policy.rate_limits.pop();
+        for _ in 0..9 {
+            gateway.refused("/a", &[GOOD], Reason::BreakerOpen);
+        }
+        gateway.policy.circuit_breakers.default = None;
+        let left = (0..9).filter(|_| gateway.reason("/a", &[GOOD]).is_none()).count();
+        assert_eq!(left, 3, "{}", gateway.policy.rate_limits[0].name);
+    }
+}
+
+#[test]
+fn what_authorization_refuses_stays_taken_from_every_algorithm() {
+    for limit in algorithms() {
+        let mut policy = with_jwt();
+        policy.rate_limits = vec![limit];
+        let (mode, rules) = (Mode::Enforce, vec![]);
+        policy.authorization = Some(Authorization { mode, default: Access::Deny, rules });
+        let mut gateway = Gateway::new(policy);
+        for _ in 0..3 {
+            gateway.refused("/a", &[GOOD], Reason::PermissionDenied);
+        }
+        gateway.refused("/a", &[GOOD], Reason::RateLimited);
+    }
+}
+
+/// Tokens that were taken long ago have come back by themselves: given back as well, they would be
+/// there twice.
+#[test]
+fn what_is_given_back_late_is_what_has_not_come_back_by_itself() {
+    for limit in algorithms().into_iter().take(3) {
+        let name = limit.name.clone();
+        let mut policy = with_jwt();
+        policy.rate_limits = vec![limit, limit_of("user", vec![KeyPart::User], 0)];
+        let mut gateway = Gateway::new(policy);
+        gateway.verify.pending = true;
+        let held: Vec<_> = (0..3).map(|_| gateway.held("/a", &[GOOD])).collect();
+        gateway.verify.pending = false;
+        gateway.now += 120;
+        let user = gateway.policy.rate_limits.pop().unwrap();
+        for _ in 0..3 {
+            gateway.forwarded("/a", &[GOOD]);
+        }
+        gateway.policy.rate_limits.push(user);
+        for held in held {
+            let step = gateway.resume("/a", &[GOOD], held);
+            assert!(matches!(step, Step::Reply(..)), "{step:?}");
+        }
+        gateway.policy.rate_limits.pop();
+        assert_eq!(gateway.reason("/a", &[GOOD]), Some(Reason::RateLimited), "{name}");
+    }
 }
 
 #[test]

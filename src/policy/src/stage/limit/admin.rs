@@ -68,7 +68,8 @@ pub enum Known {
 /// How a key of a limit stands. `key` has a value for each part, as in a key's text, and beside a
 /// user perhaps his `provider`; without one there is an answer for each of `providers`, and one
 /// without a provider for an API key of that id if the limit knows it. `None` for words that are no
-/// key of this limit. An adaptive limit is shown at its full rate.
+/// key of this limit. An adaptive limit is shown at its full rate; tokens that workers hold count as
+/// used.
 ///
 /// # Errors
 /// When shared data cannot be had.
@@ -275,10 +276,13 @@ pub struct Sweep {
     erased: u64,
 }
 
+/// Erases somebody's records from one set, of whatever kind they are.
+type Erase = fn(&mut dyn Store, &mut dyn Events, &Set, [u32; 2]) -> Result<usize, StoreError>;
+
 /// The table of a limit that may have records of him.
 #[derive(Debug)]
 struct Swept {
-    kind: fn(&mut dyn Store, &mut dyn Events, &Set, [u32; 2]) -> Result<usize, StoreError>,
+    erase: Erase,
     table: Table,
     sets: u32,
     /// Under whatever providers there are.
@@ -315,7 +319,7 @@ impl Sweep {
         };
         let limits = policy.rate_limits.iter();
         let tables = limits.filter(|limit| limit.key.iter().any(tells_apart)).map(|limit| Swept {
-            kind: match limit.algorithm {
+            erase: match limit.algorithm {
                 LimitAlgorithm::TokenBucket(_) => table::erase_of::<Kept<FullAt>>,
                 LimitAlgorithm::SlidingWindow(_) => table::erase_of::<Kept<Ending<Counts>>>,
                 LimitAlgorithm::LeakyBucket(_) => table::erase_of::<Kept<Turns>>,
@@ -345,7 +349,7 @@ impl Sweep {
             let Table { print: table, shape } = swept.table;
             let set = Set { table, number, shape };
             for who in &swept.who {
-                let erased = (swept.kind)(store, events, &set, *who)?;
+                let erased = (swept.erase)(store, events, &set, *who)?;
                 self.erased += u64::try_from(erased).unwrap_or(0);
             }
             let next = number + 1;

@@ -91,7 +91,7 @@ impl<'a> Value<'a> {
                 let value = facts.headers.first(name);
                 value.map_or(Self::Missing, |bytes| Self::Bytes(Cow::Borrowed(bytes)))
             }
-            KeyPart::Ip => facts.client.map_or(Self::Missing, |address| Self::address(address)),
+            KeyPart::Ip => facts.client.map_or(Self::Missing, Self::address),
         }
     }
 

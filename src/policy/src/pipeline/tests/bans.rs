@@ -1,0 +1,397 @@
+//! Stories of penalties and bans: who is kept out, for how long, and who is not.
+
+use super::api_keys::{KEY, key, with_keys};
+use super::gateway::{BAD, GOOD, Gateway, empty, header, limit_of, provider, sidecar, with_jwt};
+use crate::model::{
+    Adaptive, AuthMode, Bucket, Cidr, KeyPart, Limit, LimitAlgorithm, LimitMode, Penalty, Policy,
+    Provider,
+};
+use crate::reason::Reason;
+use crate::replica::bans::{Kind, Name, Record, Verdict, bucket, encode};
+use crate::stage::ban::SETS;
+use crate::store::Versioned;
+use crate::sync::Named;
+use crate::time::Nanos;
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
+use serde_json::Value;
+
+const BOB: (&str, &str) = ("authorization", "Bearer good:bob");
+/// The keys of the sidecar's fingerprints.
+const KEYS: [u64; 2] = [7, 8];
+
+/// Three refusals in a minute ban for five minutes, then for ten, for an hour at most.
+const PENALTY: Penalty = Penalty {
+    violations: 3,
+    within: Nanos::from_secs(60),
+    ban: Nanos::from_secs(300),
+    escalate: 2,
+    max_ban: Nanos::from_secs(3_600),
+};
+
+/// One request a minute, and the penalty.
+fn strict(key: Vec<KeyPart>) -> Limit {
+    Limit { penalty: Some(PENALTY), ..limit_of("strict", key, 1) }
+}
+
+fn by_ip() -> Gateway {
+    let mut policy = empty();
+    policy.rate_limits = vec![strict(vec![KeyPart::Ip])];
+    Gateway::new(policy)
+}
+
+fn by_user() -> Gateway {
+    let mut policy = with_jwt();
+    policy.rate_limits = vec![strict(vec![KeyPart::User])];
+    Gateway::new(policy)
+}
+
+/// Uses the limit up and offends until the ban.
+#[track_caller]
+fn offend(gateway: &mut Gateway, headers: &[(&str, &str)]) {
+    gateway.forwarded("/a", headers);
+    for _ in 0..3 {
+        gateway.refused("/a", headers, Reason::RateLimited);
+    }
+}
+
+/// Hands bans over as the sidecar does.
+fn hand_over(gateway: &mut Gateway, name: &Name<'_>, records: &[(Verdict, u64, u64)]) {
+    let (print, provider) = (name.print(KEYS), name.provider_print(KEYS));
+    let record =
+        |(verdict, serial, until_ms)| Record { print, provider, serial, verdict, until_ms };
+    let records: Vec<Record> = records.iter().copied().map(record).collect();
+    let value = Versioned { bytes: encode(&records), cas: 1 };
+    gateway.store.values.insert(bucket(&print).key().to_vec(), value);
+    gateway.state_keys = Some(KEYS);
+    gateway.policy.sidecar = Some(sidecar());
+}
+
+/// Milliseconds since 1970, so many seconds from now.
+fn ms_after(gateway: &Gateway, secs: u64) -> u64 {
+    (gateway.moment().wall + Nanos::from_secs(secs)).as_millis()
+}
+
+const CLIENT: Name<'_> = Name { kind: Kind::Ip, provider: None, name: "192.0.2.1" };
+
+#[test]
+fn who_keeps_exceeding_a_limit_is_kept_out_for_a_while() {
+    let mut gateway = by_ip();
+    offend(&mut gateway, &[]);
+    let reply = gateway.refused("/a", &[], Reason::Banned);
+    assert_eq!((reply.status, header(&reply, "retry-after")), (429, Some("300")));
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    let kind = "https://iana.org/assignments/http-problem-types#abnormal-usage-detected";
+    assert_eq!((&body["type"], &body["code"]), (&Value::from(kind), &Value::from("banned")));
+    assert_eq!(body["retry_after"], 300);
+    assert_eq!(header(&reply, "ratelimit"), None);
+    gateway.now += 299;
+    gateway.ms = 999;
+    let reply = gateway.refused("/a", &[], Reason::Banned);
+    assert_eq!(header(&reply, "retry-after"), Some("1"));
+    gateway.now += 1;
+    gateway.ms = 0;
+    gateway.forwarded("/a", &[]);
+}
+
+#[test]
+fn a_ban_is_told_by_name_and_counted_by_limit() {
+    let mut gateway = by_ip();
+    gateway.wall = Nanos::from_secs(1_000_000) + Nanos(1);
+    gateway.client = "::ffff:192.0.2.1".parse().ok();
+    offend(&mut gateway, &[]);
+    let [ban] = &gateway.told.bans[..] else { panic!("{:?}", gateway.told.bans) };
+    let who = Named { kind: "ip".to_string(), provider: None, name: "192.0.2.1".to_string() };
+    assert_eq!((&ban.who, ban.limit.as_str(), ban.level), (&who, "strict", 0));
+    assert_eq!((ban.made_ms, ban.until_ms), (1_001_000_000, 1_001_300_001), "rounded outwards");
+    assert_eq!(ban.serial, "0909090909090909");
+    assert_eq!(gateway.heard("Banned { limit: \"strict\", span: Nanos(300000000000) }"), 1);
+}
+
+#[test]
+fn further_bans_are_longer_and_good_conduct_is_forgiven() {
+    let mut gateway = by_ip();
+    for span in [300, 600, 1_200, 2_400, 3_600, 3_600] {
+        offend(&mut gateway, &[]);
+        let reply = gateway.refused("/a", &[], Reason::Banned);
+        assert_eq!(header(&reply, "retry-after"), Some(span.to_string().as_str()));
+        gateway.now += span;
+    }
+    let levels: Vec<u32> = gateway.told.bans.iter().map(|ban| ban.level).collect();
+    assert_eq!(levels, [0, 1, 2, 3, 4, 5]);
+    gateway.now += 6 * 3_600;
+    offend(&mut gateway, &[]);
+    let reply = gateway.refused("/a", &[], Reason::Banned);
+    assert_eq!(header(&reply, "retry-after"), Some("300"));
+}
+
+#[test]
+fn refusals_that_are_far_apart_lead_nowhere() {
+    let mut gateway = by_ip();
+    gateway.policy.rate_limits[0].algorithm = LimitAlgorithm::TokenBucket(Bucket {
+        requests: 1,
+        per: Nanos::from_secs(86_400),
+        burst: 1,
+    });
+    gateway.forwarded("/a", &[]);
+    for _ in 0..50 {
+        gateway.refused("/a", &[], Reason::RateLimited);
+        gateway.now += 31;
+    }
+}
+
+#[test]
+fn an_abuser_behind_a_shared_address_is_banned_alone() {
+    let mut gateway = by_user();
+    offend(&mut gateway, &[GOOD]);
+    gateway.refused("/a", &[GOOD], Reason::Banned);
+    gateway.forwarded("/a", &[BOB]);
+    gateway.client = "198.51.100.7".parse().ok();
+    gateway.refused("/a", &[GOOD], Reason::Banned);
+    assert_eq!(gateway.told.bans[0].who.provider.as_deref(), Some("own"));
+}
+
+#[test]
+fn users_of_one_name_at_two_providers_are_banned_apart() {
+    let mut gateway = by_user();
+    let other = Provider { name: "idp".to_string(), ..provider() };
+    gateway.policy.authentication.as_mut().unwrap().providers.push(other);
+    offend(&mut gateway, &[GOOD]);
+    gateway.refused("/a", &[GOOD], Reason::Banned);
+    gateway.forwarded("/a", &[("authorization", "Bearer other:ada")]);
+}
+
+#[test]
+fn an_anonymous_request_gets_nobody_banned_by_user() {
+    let mut gateway = by_user();
+    gateway.policy.authentication.as_mut().unwrap().mode = AuthMode::Optional;
+    gateway.forwarded("/a", &[]);
+    for _ in 0..20 {
+        gateway.refused("/a", &[], Reason::RateLimited);
+    }
+    assert!(gateway.told.bans.is_empty());
+    gateway.forwarded("/a", &[GOOD]);
+}
+
+#[test]
+fn with_user_and_address_in_the_key_the_address_stands_for_the_anonymous() {
+    let mut gateway = by_user();
+    gateway.policy.authentication.as_mut().unwrap().mode = AuthMode::Optional;
+    gateway.policy.rate_limits = vec![strict(vec![KeyPart::Ip, KeyPart::User])];
+    offend(&mut gateway, &[GOOD]);
+    gateway.refused("/a", &[GOOD], Reason::Banned);
+    offend(&mut gateway, &[]);
+    gateway.refused("/a", &[BOB], Reason::Banned);
+    let kinds: Vec<&str> = gateway.told.bans.iter().map(|ban| ban.who.kind.as_str()).collect();
+    assert_eq!(kinds, ["user", "ip"]);
+}
+
+#[test]
+fn an_api_key_is_banned_by_its_id_and_no_user_of_that_name_with_it() {
+    let mut policy = with_keys(vec![key("ada", "robot-secret")]);
+    policy.rate_limits = vec![strict(vec![KeyPart::ApiKey])];
+    let mut gateway = Gateway::new(policy);
+    offend(&mut gateway, &[KEY]);
+    gateway.refused("/a", &[KEY], Reason::Banned);
+    gateway.forwarded("/a", &[GOOD]);
+    let named = Named { kind: "api_key".to_string(), provider: None, name: "ada".to_string() };
+    assert_eq!(gateway.told.bans[0].who, named);
+}
+
+#[test]
+fn a_limit_that_tells_nobody_apart_bans_nobody() {
+    let mut gateway = by_user();
+    gateway.policy.rate_limits = vec![strict(vec![KeyPart::Tier])];
+    gateway.forwarded("/a", &[GOOD]);
+    for _ in 0..20 {
+        gateway.refused("/a", &[GOOD], Reason::RateLimited);
+    }
+}
+
+#[test]
+fn neither_shadow_nor_load_is_a_violation() {
+    let mut gateway = by_ip();
+    gateway.policy.rate_limits[0].mode = LimitMode::Shadow;
+    for _ in 0..20 {
+        gateway.forwarded("/a", &[]);
+    }
+    let bucket = Bucket { requests: 10, per: Nanos::from_secs(60), burst: 10 };
+    let adaptive = Adaptive { bucket, threshold: 500, floor: 100 };
+    gateway.policy.rate_limits[0].mode = LimitMode::Enforce;
+    gateway.policy.rate_limits[0].algorithm = LimitAlgorithm::Adaptive(adaptive);
+    gateway.load = 1_000;
+    for _ in 0..10 {
+        gateway.forwarded("/a", &[]);
+    }
+    gateway.now += 59;
+    for _ in 0..20 {
+        let reason = gateway.reason("/a", &[]);
+        assert!(!matches!(reason, Some(Reason::Banned | Reason::RateLimited)), "{reason:?}");
+    }
+    assert!(gateway.heard("outcome: Over") > 10);
+}
+
+#[test]
+fn a_banned_address_is_refused_before_anything_is_counted_or_known() {
+    let mut policy = with_jwt();
+    policy.rate_limits = vec![strict(vec![KeyPart::Ip])];
+    let mut gateway = Gateway::new(policy);
+    offend(&mut gateway, &[GOOD]);
+    gateway.heard.clear();
+    let asked = gateway.verify.asked;
+    gateway.refused("/a", &[GOOD], Reason::Banned);
+    assert!(gateway.heard.is_empty(), "{:?}", gateway.heard);
+    assert_eq!(gateway.verify.asked, asked);
+}
+
+#[test]
+fn a_banned_identity_keeps_what_it_took_and_a_bad_token_is_never_banned() {
+    let mut gateway = by_user();
+    gateway.policy.rate_limits.push(limit_of("ip", vec![KeyPart::Ip], 6));
+    offend(&mut gateway, &[GOOD]);
+    for _ in 0..5 {
+        gateway.refused("/a", &[GOOD], Reason::Banned);
+    }
+    gateway.refused("/a", &[BAD], Reason::RateLimited);
+}
+
+#[test]
+fn an_exempt_address_is_never_banned() {
+    let mut gateway = by_user();
+    let exempt = Cidr { network: IpAddr::V4(Ipv4Addr::new(10, 9, 0, 0)), prefix: 16 };
+    gateway.policy.ip.exempt = vec![exempt];
+    let never = [(Verdict::Banned, 0, u64::MAX)];
+    let office = Name { name: "10.9.1.1", ..CLIENT };
+    hand_over(&mut gateway, &office, &never);
+    hand_over(&mut gateway, &Name { kind: Kind::User, provider: None, name: "ada" }, &never);
+    gateway.client = "10.9.1.1".parse().ok();
+    gateway.forwarded("/a", &[GOOD]);
+    gateway.client = "10.8.1.1".parse().ok();
+    gateway.refused("/a", &[GOOD], Reason::Banned);
+}
+
+#[test]
+fn an_administrators_ban_holds_by_the_clock_on_the_wall() {
+    let mut gateway = Gateway::new(empty());
+    gateway.wall = Nanos::from_secs(1_000_000);
+    let until = ms_after(&gateway, 90);
+    hand_over(&mut gateway, &CLIENT, &[(Verdict::Banned, 0, until)]);
+    let reply = gateway.refused("/a", &[], Reason::Banned);
+    assert_eq!(header(&reply, "retry-after"), Some("90"));
+    gateway.client = "::ffff:192.0.2.1".parse().ok();
+    gateway.refused("/a", &[], Reason::Banned);
+    gateway.client = "192.0.2.2".parse().ok();
+    gateway.forwarded("/a", &[]);
+    gateway.client = "192.0.2.1".parse().ok();
+    gateway.now += 90;
+    gateway.forwarded("/a", &[]);
+    hand_over(&mut gateway, &CLIENT, &[(Verdict::Banned, 0, u64::MAX)]);
+    let reply = gateway.refused("/a", &[], Reason::Banned);
+    assert_eq!(header(&reply, "retry-after"), None, "nobody knows when");
+}
+
+#[test]
+fn a_ban_of_a_user_is_one_at_his_provider_or_at_every_one() {
+    let mut policy = with_keys(vec![key("ada", "robot-secret")]);
+    let other = Provider { name: "idp".to_string(), ..provider() };
+    policy.authentication.as_mut().unwrap().providers.push(other);
+    let theirs = ("authorization", "Bearer other:ada");
+    let user = |provider| Name { kind: Kind::User, provider, name: "ada" };
+    type Case<'a> = (Name<'a>, [(&'a str, &'a str); 3], [bool; 3]);
+    let all = [GOOD, theirs, KEY];
+    let cases: [Case<'_>; 4] = [
+        (user(None), all, [true, true, false]),
+        (user(Some("own")), all, [true, false, false]),
+        (user(Some("idp")), all, [false, true, false]),
+        (Name { kind: Kind::ApiKey, provider: None, name: "ada" }, all, [false, false, true]),
+    ];
+    for (name, requests, expected) in cases {
+        let mut gateway = Gateway::new(Policy { ..policy.clone() });
+        hand_over(&mut gateway, &name, &[(Verdict::Banned, 0, u64::MAX)]);
+        let banned = requests.map(|header| gateway.reason("/a", &[header]) == Some(Reason::Banned));
+        assert_eq!(banned, expected, "{name:?}");
+    }
+}
+
+#[test]
+fn a_ban_that_was_lifted_is_over_and_a_later_one_is_not() {
+    let mut gateway = by_ip();
+    offend(&mut gateway, &[]);
+    let serial = u64::from_str_radix(&gateway.told.bans[0].serial, 16).unwrap();
+    let until = ms_after(&gateway, 300);
+    hand_over(&mut gateway, &CLIENT, &[(Verdict::Lifted, serial + 1, until)]);
+    gateway.refused("/a", &[], Reason::Banned);
+    hand_over(&mut gateway, &CLIENT, &[(Verdict::Lifted, serial, until)]);
+    gateway.refused("/a", &[], Reason::RateLimited);
+    gateway.refused("/a", &[], Reason::RateLimited);
+    gateway.refused("/a", &[], Reason::RateLimited);
+    let reply = gateway.refused("/a", &[], Reason::Banned);
+    assert_eq!(header(&reply, "retry-after"), Some("600"), "what he did is not forgotten");
+}
+
+#[test]
+fn the_longer_of_two_bans_holds() {
+    let mut gateway = by_ip();
+    offend(&mut gateway, &[]);
+    let serial = u64::from_str_radix(&gateway.told.bans[0].serial, 16).unwrap();
+    let until = ms_after(&gateway, 1_000);
+    hand_over(&mut gateway, &CLIENT, &[(Verdict::Banned, serial, until)]);
+    let reply = gateway.refused("/a", &[], Reason::Banned);
+    assert_eq!(header(&reply, "retry-after"), Some("1000"));
+    let until = ms_after(&gateway, 10);
+    hand_over(&mut gateway, &CLIENT, &[(Verdict::Banned, 0, until)]);
+    let reply = gateway.refused("/a", &[], Reason::Banned);
+    assert_eq!(header(&reply, "retry-after"), Some("300"));
+}
+
+#[test]
+fn without_shared_state_nobody_is_banned_and_it_is_counted() {
+    let mut gateway = by_ip();
+    offend(&mut gateway, &[]);
+    gateway.store.down = true;
+    gateway.refused("/a", &[], Reason::StateUnavailable);
+    assert_eq!(gateway.heard("StoreFailed"), 1);
+}
+
+#[test]
+fn a_ban_that_could_not_be_written_is_reported_all_the_same() {
+    let mut gateway = by_ip();
+    gateway.forwarded("/a", &[]);
+    gateway.refused("/a", &[], Reason::RateLimited);
+    gateway.refused("/a", &[], Reason::RateLimited);
+    // One write counts the violation; the eight tries of the ban are lost.
+    gateway.store.rivals_after = Some((1, 8));
+    gateway.refused("/a", &[], Reason::RateLimited);
+    assert_eq!(gateway.heard("StoreFailed"), 1);
+    assert_eq!(gateway.told.bans.len(), 1);
+}
+
+#[test]
+fn the_tables_of_bans_are_bounded() {
+    let mut gateway = by_ip();
+    let strict = Penalty { violations: 1, ..PENALTY };
+    gateway.policy.rate_limits[0].penalty = Some(strict);
+    // Nobody is admitted: each request is a violation, and each violation a ban.
+    gateway.policy.rate_limits[0].algorithm =
+        LimitAlgorithm::TokenBucket(Bucket { requests: 1, per: Nanos::from_secs(60), burst: 0 });
+    for client in 0..40_000_u32 {
+        gateway.client = Some(IpAddr::from(client.to_be_bytes()));
+        gateway.send("/a", &[]);
+        gateway.heard.clear();
+    }
+    assert_eq!(gateway.told.bans.len(), 40_000);
+    let values = gateway.store.values.len();
+    assert!(values <= 2 * SETS as usize, "{values}");
+}
+
+#[test]
+fn a_policy_without_penalties_and_without_a_sidecar_looks_for_no_bans() {
+    let mut policy = with_jwt();
+    policy.rate_limits = vec![limit_of("all", vec![], 9)];
+    let mut gateway = Gateway::new(policy);
+    gateway.state_keys = Some(KEYS);
+    gateway.forwarded("/a", &[GOOD]);
+    assert_eq!(gateway.store.reads, 1, "the limit's own");
+}
