@@ -83,6 +83,8 @@ pub(crate) struct VmSide {
     pub(crate) answered: RefCell<Vec<Option<u32>>>,
     /// Streams that were told to go on.
     pub(crate) continued: RefCell<Vec<u32>>,
+    /// How long it takes until a stream goes on, in nanoseconds.
+    pub(crate) pass_on: Cell<u64>,
     /// The last period of the timer, in milliseconds.
     pub(crate) period: Cell<u64>,
     /// When the timer fires. There is one, of whatever plugin set it last.
@@ -327,6 +329,7 @@ impl Host for FakeHost {
 
     fn continue_request(&self) -> Result<(), Status> {
         self.ill()?;
+        self.pass(Nanos(self.vm.pass_on.get()));
         self.vm.continued.borrow_mut().extend(self.vm.effective.get());
         Ok(())
     }

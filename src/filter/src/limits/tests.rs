@@ -74,10 +74,13 @@ fn what_does_not_fit_is_said_once_and_leaves_the_policys_numbers() {
         policy.keep_up(generation);
         check(&policy, [10, 5]);
     }
+    change(&host, "two", Some(&requests(6)));
+    policy.keep_up(9);
+    check(&policy, [10, 6]);
     assert_eq!(host.logged("override of a limit not taken"), 1);
     change(&host, "one", Some(&Override { mode: Some("nonsense".into()), ..requests(7) }));
-    policy.keep_up(9);
-    check(&policy, [10, 5]);
+    policy.keep_up(10);
+    check(&policy, [10, 6]);
     assert_eq!(host.logged("override of a limit not taken"), 2);
 }
 

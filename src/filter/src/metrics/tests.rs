@@ -123,12 +123,13 @@ fn pauses_and_bans_are_counted_by_limit() {
         &[
             Event::Paused { limit: "smooth" },
             Event::Paused { limit: "smooth" },
+            Event::Banned { limit: "smooth", span },
             Event::Banned { limit: "login", span },
         ],
         &[
             ("gateway_rate_limit_paused_total;limit=smooth", 2),
+            ("gateway_bans_total;limit=smooth", 1),
             ("gateway_bans_total;limit=login", 1),
-            ("gateway_bans_total;limit=smooth", 0),
         ],
     );
 }

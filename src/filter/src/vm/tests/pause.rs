@@ -153,6 +153,8 @@ fn a_nearer_turn_sets_the_timer_anew() {
     }
     worker.held(4..6, "/slow");
     worker.run(50);
+    // The rest is looked after meanwhile.
+    assert_eq!(worker.counted("gateway_policy_generation"), 1);
     worker.held(6..8, "/fast");
     worker.run(2500);
     worker.went(&[(6, 100), (7, 200), (4, 1000), (5, 2000)]);
@@ -175,6 +177,27 @@ fn the_last_in_the_line_gives_its_place_back_when_it_leaves() {
     worker.went(&[(3, 100), (4, 200), (8, 300)]);
     worker.leave(7);
     assert!(details(&worker.host).is_empty());
+}
+
+#[test]
+fn nobody_ticks_for_one_who_left() {
+    let worker = Worker::new(SMOOTH);
+    assert_eq!(worker.send(2, "/fast"), Action::Continue);
+    worker.held(3..4, "/fast");
+    worker.leave(3);
+    worker.run(60);
+    assert_eq!(worker.host.vm.period.get(), 500);
+}
+
+#[test]
+fn a_tick_that_takes_long_puts_nobody_off() {
+    let worker = Worker::new(&SMOOTH.replace("\"requests\": 10,", "\"requests\": 50,"));
+    assert_eq!(worker.send(2, "/fast"), Action::Continue);
+    worker.held(3..6, "/fast");
+    worker.host.vm.pass_on.set(5_000_000);
+    worker.run(200);
+    // Each is there when what is done for it has taken its time.
+    worker.went(&[(3, 25), (4, 45), (5, 65)]);
 }
 
 #[test]
