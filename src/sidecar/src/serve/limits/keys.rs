@@ -22,6 +22,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::Instant;
 
+/// Longest key that is read, encoded: the filter writes none that is longer than a quarter of it.
+const KEY_MAX: usize = 2048;
+/// Longest name of a limit that is looked for; a policy's are shorter.
+const LIMIT_MAX: usize = 256;
 /// The value of a part that a request lacks.
 const MISSING: &str = "-";
 /// What names the provider beside a user.
@@ -178,7 +182,8 @@ fn asked(uri: &Uri) -> Result<(String, &str), Problem> {
     let (Some(limit), Some(key)) = (segments.next(), segments.next()) else {
         return Err(Problem::NotFound);
     };
-    Ok((decoded(limit).ok_or(Problem::NotFound)?, key))
+    let limit = decoded(limit).filter(|limit| limit.len() <= LIMIT_MAX);
+    Ok((limit.ok_or(Problem::NotFound)?, key))
 }
 
 /// Reads `part=value,...`, percent-encoded; `parts` are those of the limit, where it is known.
@@ -192,6 +197,9 @@ fn key(app: &App, text: &str, parts: Option<&[String]>) -> Result<Key, Problem> 
         };
         Problem::Field { field: "key".to_owned(), wrong, allowed }
     };
+    if text.len() > KEY_MAX {
+        return Err(refuse(format!("has {} bytes, which is more than {KEY_MAX}", text.len())));
+    }
     let mut key = Key::new();
     let written = text.split(',').filter(|_| !matches!(text, "" | MISSING));
     for pair in written {

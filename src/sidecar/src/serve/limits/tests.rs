@@ -296,6 +296,9 @@ async fn a_key_that_is_not_of_the_limits_parts_is_refused_with_what_they_are() {
             assert!(body["detail"].as_str().unwrap().contains(allowed), "{path}: {body}");
         }
     }
+    let long = format!("DELETE /gateway/rate-limits/per-user/user={},endpoint=e", "x".repeat(2048));
+    let body = expect(ask(&app, &long, "").await, 422, Some("field-invalid"));
+    assert_eq!(body["field"], "key");
     let other = ask(&app, "GET /gateway/rate-limits/other/user=u", "").await;
     expect(other, 404, Some("limit-unknown"));
     assert_eq!(app.channel.status().pending, 0);
