@@ -45,7 +45,11 @@ fn violations_that_are_too_far_apart_do_not_add_up() {
     assert_eq!(conduct.since, ms(10_000));
     let mut conduct = Conduct::default();
     for at in 2..1_000 {
-        assert_eq!(offend(&mut conduct, 1, ms(at * 5_000)), NO_BANS, "two in ten seconds, for ever");
+        assert_eq!(
+            offend(&mut conduct, 1, ms(at * 5_000)),
+            NO_BANS,
+            "two in ten seconds, for ever"
+        );
     }
 }
 

@@ -15,10 +15,13 @@ use alloc::vec::Vec;
 
 /// How long tokens may be spent after they were taken. The bucket of a limit that is leased is
 /// smaller by what comes back in this time, which pays for it.
-const TERM: Nanos = Nanos::from_millis(10);
+pub(super) const TERM: Nanos = Nanos::from_millis(10);
 /// Most requests that tokens are taken for at once. At 100,000 requests a second a worker asks shared
 /// data 400 times a second; more would save nothing worth having.
 const SIZE_MAX: u32 = 256;
+/// A lease that is used up within this part of [`TERM`] is too small, one that takes twice as long is
+/// right: at an even rate a fraction of it is left over when it ends once in thousands of leases.
+const HOT: u64 = 4;
 /// Of what is left after a request a worker takes at most this part in advance, so that the last
 /// tokens of a bucket are not idle at one worker while another refuses.
 const SHARE: u32 = 8;
@@ -171,9 +174,11 @@ impl Slot {
     }
 
     fn plan(&self, now: Nanos) -> Plan {
-        // Used up in time: the key is hot. Otherwise it was too much.
-        let size = match (self.left, now < self.end) {
-            (0, true) => self.size.saturating_mul(2).min(SIZE_MAX),
+        let used = (now - self.taken).0;
+        let size = match self.left {
+            // Used up so soon that twice as much would be: the key is hot.
+            0 if used.saturating_mul(HOT) <= TERM.0 => self.size.saturating_mul(2).min(SIZE_MAX),
+            0 if used.saturating_mul(HOT) <= 2 * TERM.0 => self.size,
             _ => self.size / 2,
         };
         Plan { size: size.max(1), rest: (self.left > 0).then_some((self.left, self.taken)) }
