@@ -126,11 +126,12 @@ fn who_hangs_up_gives_the_last_place_back_and_no_other() -> Result<()> {
         drop(third);
         // The gateway hears of it in its own time; then there is a place again.
         let fourth = until("the place of the third", SOON, || {
-            let mut raw = hold(to, "/api/auth/fourth")?;
             let labels = [("limit", "smooth")];
             let paused = || mesh.metric("gateway_rate_limit_paused_total", &labels);
             let over = || mesh.metric("gateway_rate_limit_total", &[("outcome", "over")]);
+            // Counted first: it may be refused before this thread asks.
             let before = over()?;
+            let mut raw = hold(to, "/api/auth/fourth")?;
             until_true("it to be judged", SOON, || Ok(paused()? == 3 || over()? > before))?;
             if paused()? == 3 {
                 return Ok(Some(raw));
