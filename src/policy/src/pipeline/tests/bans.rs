@@ -202,11 +202,14 @@ fn an_api_key_is_banned_by_its_id_and_no_user_of_that_name_with_it() {
 
 #[test]
 fn a_limit_that_tells_nobody_apart_bans_nobody() {
-    let mut gateway = by_user();
-    gateway.policy.rate_limits = vec![strict(vec![KeyPart::Tier])];
-    gateway.forwarded("/a", &[GOOD]);
-    for _ in 0..20 {
-        gateway.refused("/a", &[GOOD], Reason::RateLimited);
+    // All users share what an API key would be counted by: none is banned for the others.
+    for part in [KeyPart::Tier, KeyPart::ApiKey] {
+        let mut gateway = by_user();
+        gateway.policy.rate_limits = vec![strict(vec![part])];
+        gateway.forwarded("/a", &[GOOD]);
+        for _ in 0..20 {
+            gateway.refused("/a", &[GOOD], Reason::RateLimited);
+        }
     }
 }
 

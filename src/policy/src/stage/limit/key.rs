@@ -145,25 +145,28 @@ pub(super) fn place(limit: &Limit, table: Table, subject: &Subject<'_>, seed: [u
 pub(super) fn whose(limit: &Limit, subject: &Subject<'_>, seed: [u64; 2]) -> [u32; 2] {
     let print = |who: Option<Who<'_>>| who.map_or(0, |who| half(who.print(seed)));
     let has = |wanted: &KeyPart| limit.key.contains(wanted);
-    let identity = (has(&KeyPart::User) || has(&KeyPart::ApiKey))
-        .then(|| subject.identity.and_then(Who::of))
-        .flatten();
     let address = has(&KeyPart::Ip).then(|| subject.facts.client.map(Who::Ip)).flatten();
-    [print(identity), print(address)]
+    [print(told_apart(limit, subject)), print(address)]
+}
+
+/// The identity, where the key tells it apart from all others: `api_key` does not tell users apart.
+fn told_apart<'a>(limit: &Limit, subject: &Subject<'a>) -> Option<Who<'a>> {
+    let who = subject.identity.and_then(Who::of)?;
+    let part = limit.key.iter().any(|part| match part {
+        KeyPart::User => true,
+        KeyPart::ApiKey => matches!(who, Who::ApiKey(_)),
+        _ => false,
+    });
+    part.then_some(who)
 }
 
 /// Whom a penalty of this limit bans: the identity where the key tells identities apart, else the
 /// address where it tells addresses apart, else nobody. An anonymous request is nobody to a key of
 /// identities, so that it cannot get others banned.
 pub(super) fn culprit<'a>(limit: &Limit, subject: &Subject<'a>) -> Option<Who<'a>> {
-    let has = |wanted: &KeyPart| limit.key.contains(wanted);
-    let identity = if has(&KeyPart::User) || has(&KeyPart::ApiKey) {
-        subject.identity.and_then(Who::of)
-    } else {
-        None
-    };
-    let address = || has(&KeyPart::Ip).then(|| subject.facts.client.map(Who::Ip)).flatten();
-    identity.or_else(address)
+    let has_address = limit.key.contains(&KeyPart::Ip);
+    let address = || subject.facts.client.map(Who::Ip).filter(|_| has_address);
+    told_apart(limit, subject).or_else(address)
 }
 
 /// A key as the admin API writes it: `part=value,...`, both percent-encoded, at most
