@@ -14,7 +14,7 @@ fn name(kind: Kind, provider: Option<&'static str>, name: &'static str) -> Name<
 }
 
 fn record(number: u8) -> Record {
-    let verdict = if number % 2 == 0 { Verdict::Banned } else { Verdict::Lifted };
+    let verdict = if number.is_multiple_of(2) { Verdict::Banned } else { Verdict::Lifted };
     Record {
         print: [number; 16],
         provider: u64::from(number),
