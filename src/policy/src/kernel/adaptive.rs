@@ -46,7 +46,7 @@ pub enum Judgement {
         /// stays; `None` when it never can be.
         retry: Option<Nanos>,
     },
-    /// Without the load they would be there.
+    /// The load takes some of the rate, and without it they would be there.
     Overloaded {
         /// To be stored in place of what was there ([`super::Judgement::Refused`]).
         mended: Option<Levels>,
@@ -77,7 +77,9 @@ pub fn take(old: Levels, adaptive: &Adaptive, cost: u32, load: u32, now: Nanos) 
         // The two together are more than the capacity here, and each of them is not.
         scale.until(kept.at, kept.scaled - (scale.capacity - wanted), now)
     });
-    if scale.has(drained.full, wanted) {
+    // At the full rate nobody is refused for the load's sake, whatever an earlier load has left in the
+    // level that decides: under steady demand that would stay for ever.
+    if scale.is_down() && scale.has(drained.full, wanted) {
         Judgement::Overloaded { mended, standing, retry }
     } else {
         Judgement::Refused { mended, standing, retry }
@@ -122,6 +124,11 @@ impl Scale {
             factor: u128::from(factor(adaptive, load)),
             capacity: u64::from(bucket.burst) << FRACTION,
         }
+    }
+
+    /// Whether the load takes some of the rate.
+    fn is_down(&self) -> bool {
+        self.factor < u128::from(WHOLE)
     }
 
     fn has(&self, used: u64, wanted: u64) -> bool {

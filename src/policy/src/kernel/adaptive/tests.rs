@@ -138,9 +138,11 @@ fn more_load_never_admits_more_and_never_tells_a_shorter_wait() {
         let left = |load| parts(take(old, &limit, 0, load, now)).0.remaining;
         assert!(left(low) >= left(high));
         assert!(parts(less).1 <= parts(more).1);
-        // Whether it is the load's doing does not depend on the load.
-        if !admitted(less) {
-            let overloaded = |judgement| matches!(judgement, Judgement::Overloaded { .. });
+        // Whether it is the load's doing does not depend on the load, where there is some.
+        let overloaded = |judgement| matches!(judgement, Judgement::Overloaded { .. });
+        if factor(&limit, low) == 1_000 {
+            assert!(!overloaded(less));
+        } else if !admitted(less) {
             assert_eq!(overloaded(less), overloaded(more));
         }
     }
@@ -161,6 +163,18 @@ fn a_refusal_is_the_loads_doing_if_the_full_rate_would_have_admitted() {
     assert!(admits(&mut state, &limit, 1, 1_000, ms(500)));
     // And without load at once what the full rate has earned: nothing is owed for the load.
     assert!(admits(&mut state, &limit, 5, 0, ms(1_000)));
+}
+
+/// Under steady demand the level that decides stays where the load has left it, and the other one never
+/// catches up: clients were told for ever that the service is overloaded.
+#[test]
+fn when_the_load_is_gone_a_refusal_is_the_clients_doing_again() {
+    let limit = adaptive(10, Nanos::SECOND, 10);
+    let mut state = Levels::default();
+    assert!(admits(&mut state, &limit, 10, 1_000, ms(0)));
+    assert!(admits(&mut state, &limit, 1, 1_000, ms(500)));
+    assert!(matches!(ask(&mut state, &limit, 1, 1_000, ms(500)), Judgement::Overloaded { .. }));
+    assert!(matches!(ask(&mut state, &limit, 1, 0, ms(500)), Judgement::Refused { .. }));
 }
 
 #[test]
