@@ -63,9 +63,14 @@ fn put(mesh: &mut Mesh, limit: &str, numbers: &Value) -> Result<Response> {
     mesh.sidecar()?.admin("PUT", &path)?.json(numbers).send()
 }
 
-/// What the sidecar says of a limit, or of a key, to an administrator.
+/// What the sidecar says to an administrator of a limit, or of a key.
 fn shown(mesh: &mut Mesh, what: &str) -> Result<Value> {
     Ok(mesh.sidecar()?.read(&format!("/gateway/rate-limits/{what}"))?.expect(200)?.json())
+}
+
+/// What it says of all limits.
+fn list(mesh: &mut Mesh) -> Result<Value> {
+    Ok(mesh.sidecar()?.read("/gateway/rate-limits")?.expect(200)?.json())
 }
 
 /// A request of a client that nobody has seen before; what is left to it tells the limit's size.
@@ -144,7 +149,8 @@ fn other_numbers_outlive_envoy_and_sidecar_and_a_change_of_the_policy() -> Resul
         changed["rate_limits"][0]["burst"] = json!(5);
         mesh.set_policy(&changed)?;
         until_true("the sidecar to hear of the policy", SOON, || {
-            Ok(shown(mesh, "bucket")?["policy"]["burst"] == 5)
+            let bucket = mesh.sidecar()?.read("/gateway/rate-limits/bucket")?.json();
+            Ok(bucket["policy"]["burst"] == 5)
         })?;
         leaves(mesh, "auth", 9)?;
         mesh.restart_envoy()?;
@@ -160,9 +166,7 @@ fn other_numbers_outlive_envoy_and_sidecar_and_a_change_of_the_policy() -> Resul
 fn numbers_for_a_filter_that_is_away_wait_for_it() -> Result<()> {
     Mesh::with(by_client()).run(|mesh| {
         mesh.envoy().process().kill9()?;
-        until_true("the sidecar to miss it", SOON, || {
-            Ok(mesh.sidecar()?.read("/gateway/rate-limits")?.json()["connected"] == false)
-        })?;
+        until_true("the sidecar to miss it", SOON, || Ok(list(mesh)?["connected"] == false))?;
         put(mesh, "bucket", &json!({ "burst": 10 }))?.expect(202)?;
         let key = "/gateway/rate-limits/bucket/header:x-client=anna";
         let status = mesh.sidecar()?.read(key)?.status;
@@ -333,8 +337,7 @@ fn who_is_refused_most_is_listed_and_named_to_administrators_only() -> Result<()
             rows.into_iter().find(|row| row["name"] == limit).context("no such limit")
         };
         let row = until("all refusals to be reported", SOON, || {
-            let list = mesh.sidecar()?.read("/gateway/rate-limits")?.expect(200)?.json();
-            let row = of(&list, "users")?;
+            let row = of(&list(mesh)?, "users")?;
             let total = row["top_keys"].as_array().into_iter().flatten();
             let total: u64 = total.filter_map(|key| key["refused"].as_u64()).sum();
             ensure!(total <= 34, "{row}");
@@ -423,7 +426,7 @@ fn a_bad_order_names_its_field_and_changes_nothing() -> Result<()> {
     let dear = limit("dear", "sequencing", &json!([]), &json!({ "requests": 9, "cost": 5 }));
     policy["rate_limits"].as_array_mut().unwrap().push(dear);
     Mesh::with(policy).run(|mesh| {
-        let before = shown(mesh, "")?;
+        let before = list(mesh)?;
         for (method, path, body, statuses, names) in wrong_orders() {
             let said = || format!("{method} {path} {body}");
             let path = format!("/gateway{path}");
@@ -438,7 +441,7 @@ fn a_bad_order_names_its_field_and_changes_nothing() -> Result<()> {
             ensure!(kind == "application/problem+json", "{}: {kind}", said());
             ensure!(answer.text().contains(names), "{}: {}", said(), answer.text());
         }
-        let after = shown(mesh, "")?;
+        let after = list(mesh)?;
         ensure!(before == after, "{before}\n{after}");
         let bans = mesh.sidecar()?.read("/gateway/bans")?.expect(200)?.json();
         ensure!(bans["total"] == 0, "{bans}");
