@@ -7,6 +7,7 @@ use crate::model::{
 };
 use crate::pipeline::Step;
 use crate::reason::Reason;
+use crate::stage::Pause;
 use crate::store::ATTEMPTS_MAX;
 use crate::time::Nanos;
 use alloc::string::ToString;
@@ -108,6 +109,42 @@ fn what_only_the_load_refuses_is_overloaded() {
     gateway.load = 1_000;
     assert_eq!(admitted(&mut gateway, 60), 60, "the burst is the same");
     gateway.refused("/a", &[], Reason::RateLimited);
+}
+
+#[test]
+fn whoever_waits_as_long_as_he_is_told_is_let_in() {
+    let mut dice = 11_u64;
+    let mut roll = |n: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        (dice >> 33) % n
+    };
+    let odd = Nanos::from_millis(7_301);
+    let numbers = Bucket { requests: 7, per: odd, burst: 4 };
+    for (algorithm, pause) in [
+        (LimitAlgorithm::TokenBucket(numbers), Pause::Room),
+        (window(7, odd), Pause::Room),
+        (LimitAlgorithm::LeakyBucket(Leak { requests: 7, per: odd, queue: 2 }), Pause::Room),
+        (LimitAlgorithm::LeakyBucket(Leak { requests: 7, per: odd, queue: 2 }), Pause::Full),
+        (
+            LimitAlgorithm::Adaptive(Adaptive { bucket: numbers, threshold: 500, floor: 100 }),
+            Pause::Room,
+        ),
+    ] {
+        let mut gateway = with(algorithm);
+        gateway.pause = pause;
+        let mut refused = 0;
+        for _ in 0..500 {
+            gateway.ms += roll(900);
+            gateway.load = u32::try_from(roll(1_000)).unwrap();
+            let Step::Reply(reply, _) = gateway.send("/a", &[]) else { continue };
+            refused += 1;
+            let wait: u64 = header(&reply, "retry-after").unwrap().parse().unwrap();
+            assert!(wait >= 1);
+            gateway.ms += wait * 1_000;
+            assert_eq!(gateway.reason("/a", &[]), None, "{algorithm:?} after {wait} s");
+        }
+        assert!(refused > 20, "{refused} of {algorithm:?}");
+    }
 }
 
 #[test]

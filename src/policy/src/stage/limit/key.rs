@@ -160,13 +160,15 @@ fn told_apart<'a>(limit: &Limit, subject: &Subject<'a>) -> Option<Who<'a>> {
     part.then_some(who)
 }
 
-/// Whom a penalty of this limit bans: the identity where the key tells identities apart, else the
-/// address where it tells addresses apart, else nobody. An anonymous request is nobody to a key of
-/// identities, so that it cannot get others banned.
+/// Whom a penalty of this limit bans: the identity where the key tells identities apart, and never its
+/// address, which others may share; an anonymous request is nobody to such a key. Else the address
+/// where the key tells addresses apart, else nobody.
 pub(super) fn culprit<'a>(limit: &Limit, subject: &Subject<'a>) -> Option<Who<'a>> {
-    let has_address = limit.key.contains(&KeyPart::Ip);
-    let address = || subject.facts.client.map(Who::Ip).filter(|_| has_address);
-    told_apart(limit, subject).or_else(address)
+    let has = |wanted: &KeyPart| limit.key.contains(wanted);
+    if has(&KeyPart::User) || has(&KeyPart::ApiKey) {
+        return told_apart(limit, subject);
+    }
+    subject.facts.client.map(Who::Ip).filter(|_| has(&KeyPart::Ip))
 }
 
 /// A key as the admin API writes it: `part=value,...`, both percent-encoded, at most

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 
 /// How long tokens may be spent after they were taken. The bucket of a limit that is leased is
 /// smaller by what comes back in this time, which pays for it.
-pub(super) const TERM: Nanos = Nanos::from_millis(10);
+const TERM: Nanos = Nanos::from_millis(10);
 /// Most requests that tokens are taken for at once. At 100,000 requests a second a worker asks shared
 /// data 400 times a second; more would save nothing worth having.
 const SIZE_MAX: u32 = 256;
@@ -64,10 +64,11 @@ struct Known {
 struct Slot {
     table: u64,
     tag: u64,
-    /// The lease: when it was taken, until when it may be spent, for how many requests it still is,
-    /// and for how many the next one should be.
+    /// The lease: when it was taken, until when it may be spent, for how many requests it was and
+    /// still is, and for how many it should have been.
     taken: Nanos,
     end: Nanos,
+    granted: u32,
     left: u32,
     size: u32,
     /// The refusal: when the key was refused, when it will not be, until when that is remembered.
@@ -174,12 +175,14 @@ impl Slot {
     }
 
     fn plan(&self, now: Nanos) -> Plan {
-        let used = (now - self.taken).0;
+        let took = (now - self.taken).0;
         let size = match self.left {
             // Used up so soon that twice as much would be: the key is hot.
-            0 if used.saturating_mul(HOT) <= TERM.0 => self.size.saturating_mul(2).min(SIZE_MAX),
-            0 if used.saturating_mul(HOT) <= 2 * TERM.0 => self.size,
-            _ => self.size / 2,
+            0 if took.saturating_mul(HOT) <= TERM.0 => self.size.saturating_mul(2).min(SIZE_MAX),
+            0 if took.saturating_mul(HOT) <= 2 * TERM.0 => self.size,
+            0 => self.size / 2,
+            // Next time as much as was wanted this time.
+            left => self.granted.saturating_sub(left),
         };
         Plan { size: size.max(1), rest: (self.left > 0).then_some((self.left, self.taken)) }
     }
@@ -247,6 +250,7 @@ impl Leases {
         let Some(slot) = slot else { return };
         slot.taken = now;
         slot.end = lease.end;
+        slot.granted = lease.left.saturating_add(1);
         slot.left = lease.left;
         slot.size = lease.size;
         slot.until = Nanos::ZERO;

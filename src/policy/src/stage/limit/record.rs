@@ -10,7 +10,7 @@ use crate::kernel::window::{self, Counts};
 use crate::kernel::{Judgement, Standing};
 use crate::model::{Adaptive, Bucket, Leak, Limit, LimitAlgorithm, LimitMode, Window};
 use crate::stage::Pause;
-use crate::stage::limit::lease::{Back, Leases, Plan, TERM, numbers};
+use crate::stage::limit::lease::{Back, Leases, Plan, numbers};
 use crate::stage::limit::state::Ending;
 use crate::store::{Store, StoreError};
 use crate::table::{Keep, Place, Reader, Record, amend};
@@ -83,8 +83,7 @@ impl Ask<'_> {
             let mut state = old.map(|kept| kept.state).unwrap_or_default();
             if let Some((left, taken)) = plan.rest {
                 let tokens = left.saturating_mul(limit.cost);
-                // The limit's bucket is smaller by what comes back within a term.
-                state = kernel.give_back(state, tokens, taken, (now - taken) - TERM, now);
+                state = kernel.give_back(state, tokens, taken, now);
             }
             match kernel.take(state, limit.cost, now) {
                 Judgement::Admitted { state, standing } => {
@@ -196,13 +195,13 @@ pub(super) fn give_back(
         (LimitAlgorithm::TokenBucket(bucket), Took::Tokens(taken)) => {
             leases.relent(place);
             change::<FullAt>(place, store, events, now, |state| {
-                bucket.give_back(state, limit.cost, taken, now - taken, now)
+                bucket.give_back(state, limit.cost, taken, now)
             })
         }
         (LimitAlgorithm::SlidingWindow(window), Took::Tokens(taken)) => {
             leases.relent(place);
             change::<Ending<Counts>>(place, store, events, now, |state| {
-                window.give_back(state, limit.cost, taken, Nanos::ZERO, now)
+                window.give_back(state, limit.cost, taken, now)
             })
         }
         (LimitAlgorithm::Adaptive(settings), Took::Tokens(taken)) => {
@@ -252,16 +251,9 @@ pub(super) trait Tokens {
     /// Takes tokens, or says when.
     fn take(&self, old: Self::State, cost: u32, now: Nanos) -> Judgement<Self::State>;
 
-    /// Gives back tokens that were taken at `taken`, less what a bucket earns in the time `late`: it may
-    /// have been full without them, and then that has come back already.
-    fn give_back(
-        &self,
-        old: Self::State,
-        cost: u32,
-        taken: Nanos,
-        late: Nanos,
-        now: Nanos,
-    ) -> Self::State;
+    /// Gives back tokens that were taken at `taken`: never more than would be there now had they
+    /// stayed, so that the limit's bound holds for those that were spent.
+    fn give_back(&self, old: Self::State, cost: u32, taken: Nanos, now: Nanos) -> Self::State;
 }
 
 impl Tokens for Bucket {
@@ -271,9 +263,10 @@ impl Tokens for Bucket {
         token_bucket::take(old, self, cost, now)
     }
 
-    fn give_back(&self, old: FullAt, cost: u32, _taken: Nanos, late: Nanos, now: Nanos) -> FullAt {
+    fn give_back(&self, old: FullAt, cost: u32, taken: Nanos, now: Nanos) -> FullAt {
         let back = token_bucket::give_back(old, self, cost, now);
-        let later = FullAt { ns: back.ns.saturating_add(late.0), ..back };
+        // A bucket that was full without them has earned their place again meanwhile.
+        let later = FullAt { ns: back.ns.saturating_add((now - taken).0), ..back };
         if (later.ns, later.frac) < (old.ns, old.frac) { later } else { old }
     }
 }
@@ -299,7 +292,6 @@ impl Tokens for Window {
         old: Ending<Counts>,
         cost: u32,
         taken: Nanos,
-        _late: Nanos,
         now: Nanos,
     ) -> Ending<Counts> {
         Ending { state: window::give_back(old.state, self, cost, taken, now), ..old }
