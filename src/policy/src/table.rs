@@ -117,10 +117,11 @@ pub fn amend<R: Record, T>(
     let outcome = edit(store, &place.set().key(), |bytes| {
         lost = Lost::default();
         let mut records = Records::<R>::open(bytes, place.shape, &mut lost);
-        match decide(records.find(place.tag, &mut lost)) {
+        let slot = records.slot(place.tag);
+        match decide(records.at(slot, &mut lost)) {
             Keep::Same(outcome) => Edit::Keep(outcome),
             Keep::Put(record, outcome) => {
-                records.put(place.tag, record, &mut lost, now);
+                records.put(slot, place.tag, record, &mut lost, now);
                 Edit::Write(outcome)
             }
         }
@@ -141,7 +142,8 @@ pub fn read<R: Record>(
     let found = store.read(&place.set().key())?;
     let Some(mut bytes) = found.map(|value| value.bytes) else { return Ok(None) };
     let mut lost = Lost::default();
-    let record = Records::open(&mut bytes, place.shape, &mut lost).find(place.tag, &mut lost);
+    let records = Records::open(&mut bytes, place.shape, &mut lost);
+    let record = records.at(records.slot(place.tag), &mut lost);
     lost.tell(events);
     Ok(record)
 }
@@ -159,11 +161,13 @@ pub fn erase<R: Record>(
     let outcome = edit(store, &place.set().key(), |bytes| {
         lost = Lost::default();
         let mut records = Records::<R>::open(bytes, place.shape, &mut lost);
-        let record = records.find(place.tag, &mut lost);
-        match records.slot(place.tag) {
+        let slot = records.slot(place.tag);
+        let record = records.at(slot, &mut lost);
+        match slot {
             None => Edit::Keep(record),
             Some(slot) => {
                 records.remove(slot);
+                records.count();
                 Edit::Write(record)
             }
         }
@@ -276,20 +280,25 @@ impl<'a, R: Record> Records<'a, R> {
         self.slots().position(|(own, _)| *own == tag)
     }
 
-    fn find(&self, tag: u64, lost: &mut Lost) -> Option<R> {
-        let tag = tag.to_le_bytes();
-        let (_, body) = self.slots().find(|(own, _)| **own == tag)?;
-        let record = R::decode(body);
+    /// How many there are.
+    fn len(&self) -> usize {
+        self.bytes.len().saturating_sub(HEAD) / Self::SLOT
+    }
+
+    /// The record in a slot.
+    fn at(&self, slot: Option<usize>, lost: &mut Lost) -> Option<R> {
+        let body = HEAD + slot? * Self::SLOT + TAG;
+        let record = self.bytes.get(body..body + R::SIZE).and_then(R::decode);
         lost.unreadable |= record.is_none();
         record
     }
 
     /// Puts a record in, for its predecessor, into a free place, or for the lightest. It goes to the
     /// end, where room has just been made: the bytes never have to grow for it.
-    fn put(&mut self, tag: u64, record: R, lost: &mut Lost, now: Nanos) {
-        if let Some(slot) = self.slot(tag) {
+    fn put(&mut self, slot: Option<usize>, tag: u64, record: R, lost: &mut Lost, now: Nanos) {
+        if let Some(slot) = slot {
             self.remove(slot);
-        } else if self.slots().count() >= WAYS {
+        } else if self.len() >= WAYS {
             let weights =
                 self.slots().map(|(_, body)| R::decode(body).map_or(0, |r| r.weight(now)));
             if let Some((slot, weight)) = weights.enumerate().min_by_key(|(_, weight)| *weight) {
@@ -302,7 +311,7 @@ impl<'a, R: Record> Records<'a, R> {
         self.count();
     }
 
-    /// Removes a record; the last one takes its place.
+    /// Takes a record out; the last one takes its place. The count is left to the caller.
     fn remove(&mut self, slot: usize) {
         let at = HEAD + slot * Self::SLOT;
         let last = self.bytes.len().saturating_sub(Self::SLOT);
@@ -310,7 +319,6 @@ impl<'a, R: Record> Records<'a, R> {
             self.bytes.copy_within(last.., at);
         }
         self.bytes.truncate(last);
-        self.count();
     }
 
     fn remove_of(&mut self, who: [u32; 2]) -> usize {
@@ -324,12 +332,13 @@ impl<'a, R: Record> Records<'a, R> {
             let found = self.slots().position(|(_, body)| is_of(body));
             let Some(slot) = found else { return erased };
             self.remove(slot);
+            self.count();
             erased += 1;
         }
     }
 
     fn count(&mut self) {
-        let count = u8::try_from(self.slots().count()).unwrap_or(0);
+        let count = u8::try_from(self.len()).unwrap_or(0);
         if let Some(byte) = self.bytes.get_mut(2) {
             *byte = count;
         }
