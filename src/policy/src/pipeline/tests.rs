@@ -9,6 +9,7 @@ mod bans;
 mod breakers;
 mod csrf;
 mod gateway;
+mod kept_bans;
 mod keys;
 mod leases;
 mod limits;

@@ -6,7 +6,7 @@ use super::gateway::{
 use crate::model::{ApiKey, ApiKeys, AuthMode, Cidr, KeyPart, Policy, TokenLocation};
 use crate::reason::Reason;
 use crate::replica::api_keys::{Entry, bucket, encode};
-use crate::replica::{STATE_KEY, Seeded, State};
+use crate::replica::{Bans, STATE_KEY, Seeded, State};
 use crate::stage::api_key::KEY_BYTES_MAX;
 use crate::store::Versioned;
 use crate::testing::FakeDigest;
@@ -57,7 +57,8 @@ fn put(gateway: &mut Gateway, key: &[u8], bytes: Vec<u8>) {
 fn hand_over(gateway: &mut Gateway, secret: &str, entry: &Entry, seeded: Seeded) {
     let hash = FakeDigest.sha256(secret.as_bytes());
     put(gateway, &bucket(&hash).key(), encode([(&hash, entry)]));
-    let state = State { store: 1, number: 1, keys: [1, 2], seeded };
+    let bans = Bans::None;
+    let state = State { store: 1, number: 1, keys: [1, 2], seeded, bans };
     put(gateway, STATE_KEY, state.to_bytes());
 }
 

@@ -1,26 +1,24 @@
 //! Stories of penalties and bans: who is kept out, for how long, and who is not.
 
 use super::api_keys::{KEY, key, with_keys};
-use super::gateway::{BAD, GOOD, Gateway, empty, header, limit_of, provider, sidecar, with_jwt};
+use super::gateway::{BAD, GOOD, Gateway, empty, header, limit_of, provider, with_jwt};
 use crate::model::{
-    Adaptive, AuthMode, Bucket, Cidr, KeyPart, Limit, LimitAlgorithm, LimitMode, Penalty, Policy,
-    Provider,
+    Adaptive, AuthMode, Bucket, KeyPart, Limit, LimitAlgorithm, LimitMode, Penalty, Provider,
 };
+use crate::pipeline::Step;
 use crate::reason::Reason;
-use crate::replica::bans::{Kind, Name, Record, Verdict, bucket, encode};
 use crate::stage::ban::SETS;
-use crate::store::Versioned;
 use crate::sync::Named;
 use crate::time::Nanos;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 use serde_json::Value;
 
 const BOB: (&str, &str) = ("authorization", "Bearer good:bob");
 /// The keys of the sidecar's fingerprints.
-const KEYS: [u64; 2] = [7, 8];
+pub(super) const KEYS: [u64; 2] = [7, 8];
 
 /// Three refusals in a minute ban for five minutes, then for ten, for an hour at most.
 const PENALTY: Penalty = Penalty {
@@ -36,13 +34,13 @@ fn strict(key: Vec<KeyPart>) -> Limit {
     Limit { penalty: Some(PENALTY), ..limit_of("strict", key, 1) }
 }
 
-fn by_ip() -> Gateway {
+pub(super) fn by_ip() -> Gateway {
     let mut policy = empty();
     policy.rate_limits = vec![strict(vec![KeyPart::Ip])];
     Gateway::new(policy)
 }
 
-fn by_user() -> Gateway {
+pub(super) fn by_user() -> Gateway {
     let mut policy = with_jwt();
     policy.rate_limits = vec![strict(vec![KeyPart::User])];
     Gateway::new(policy)
@@ -50,31 +48,12 @@ fn by_user() -> Gateway {
 
 /// Uses the limit up and offends until the ban.
 #[track_caller]
-fn offend(gateway: &mut Gateway, headers: &[(&str, &str)]) {
+pub(super) fn offend(gateway: &mut Gateway, headers: &[(&str, &str)]) {
     gateway.forwarded("/a", headers);
     for _ in 0..3 {
         gateway.refused("/a", headers, Reason::RateLimited);
     }
 }
-
-/// Hands bans over as the sidecar does.
-fn hand_over(gateway: &mut Gateway, name: &Name<'_>, records: &[(Verdict, u64, u64)]) {
-    let (print, provider) = (name.print(KEYS), name.provider_print(KEYS));
-    let record =
-        |(verdict, serial, until_ms)| Record { print, provider, serial, verdict, until_ms };
-    let records: Vec<Record> = records.iter().copied().map(record).collect();
-    let value = Versioned { bytes: encode(&records), cas: 1 };
-    gateway.store.values.insert(bucket(&print).key().to_vec(), value);
-    gateway.state_keys = Some(KEYS);
-    gateway.policy.sidecar = Some(sidecar());
-}
-
-/// Milliseconds since 1970, so many seconds from now.
-fn ms_after(gateway: &Gateway, secs: u64) -> u64 {
-    (gateway.moment().wall + Nanos::from_secs(secs)).as_millis()
-}
-
-const CLIENT: Name<'_> = Name { kind: Kind::Ip, provider: None, name: "192.0.2.1" };
 
 #[test]
 fn who_keeps_exceeding_a_limit_is_kept_out_for_a_while() {
@@ -260,92 +239,26 @@ fn a_banned_identity_keeps_what_it_took_and_a_bad_token_is_never_banned() {
     gateway.refused("/a", &[BAD], Reason::RateLimited);
 }
 
+/// Two limits at once: one request was under way when the other ban was made.
 #[test]
-fn an_exempt_address_is_never_banned() {
-    let mut gateway = by_user();
-    let exempt = Cidr { network: IpAddr::V4(Ipv4Addr::new(10, 9, 0, 0)), prefix: 16 };
-    gateway.policy.ip.exempt = vec![exempt];
-    let never = [(Verdict::Banned, 0, u64::MAX)];
-    let office = Name { name: "10.9.1.1", ..CLIENT };
-    hand_over(&mut gateway, &office, &never);
-    hand_over(&mut gateway, &Name { kind: Kind::User, provider: None, name: "ada" }, &never);
-    gateway.client = "10.9.1.1".parse().ok();
-    gateway.forwarded("/a", &[GOOD]);
-    gateway.client = "10.8.1.1".parse().ok();
-    gateway.refused("/a", &[GOOD], Reason::Banned);
-}
-
-#[test]
-fn an_administrators_ban_holds_by_the_clock_on_the_wall() {
-    let mut gateway = Gateway::new(empty());
-    gateway.wall = Nanos::from_secs(1_000_000);
-    let until = ms_after(&gateway, 90);
-    hand_over(&mut gateway, &CLIENT, &[(Verdict::Banned, 0, until)]);
-    let reply = gateway.refused("/a", &[], Reason::Banned);
-    assert_eq!(header(&reply, "retry-after"), Some("90"));
-    gateway.client = "::ffff:192.0.2.1".parse().ok();
-    gateway.refused("/a", &[], Reason::Banned);
-    gateway.client = "192.0.2.2".parse().ok();
-    gateway.forwarded("/a", &[]);
-    gateway.client = "192.0.2.1".parse().ok();
-    gateway.now += 90;
-    gateway.forwarded("/a", &[]);
-    hand_over(&mut gateway, &CLIENT, &[(Verdict::Banned, 0, u64::MAX)]);
-    let reply = gateway.refused("/a", &[], Reason::Banned);
-    assert_eq!(header(&reply, "retry-after"), None, "nobody knows when");
-}
-
-#[test]
-fn a_ban_of_a_user_is_one_at_his_provider_or_at_every_one() {
-    let mut policy = with_keys(vec![key("ada", "robot-secret")]);
-    let other = Provider { name: "idp".to_string(), ..provider() };
-    policy.authentication.as_mut().unwrap().providers.push(other);
-    let theirs = ("authorization", "Bearer other:ada");
-    let user = |provider| Name { kind: Kind::User, provider, name: "ada" };
-    type Case<'a> = (Name<'a>, [(&'a str, &'a str); 3], [bool; 3]);
-    let all = [GOOD, theirs, KEY];
-    let cases: [Case<'_>; 4] = [
-        (user(None), all, [true, true, false]),
-        (user(Some("own")), all, [true, false, false]),
-        (user(Some("idp")), all, [false, true, false]),
-        (Name { kind: Kind::ApiKey, provider: None, name: "ada" }, all, [false, false, true]),
+fn a_shorter_ban_does_not_replace_a_longer_one() {
+    let mut policy = with_jwt();
+    let at_once = Penalty { violations: 1, ..PENALTY };
+    let short = Penalty { ban: Nanos::from_secs(60), ..at_once };
+    let late = limit_of("late", vec![KeyPart::Ip, KeyPart::Tier], 0);
+    policy.rate_limits = vec![
+        Limit { penalty: Some(at_once), ..strict(vec![KeyPart::Ip]) },
+        Limit { penalty: Some(short), ..late },
     ];
-    for (name, requests, expected) in cases {
-        let mut gateway = Gateway::new(Policy { ..policy.clone() });
-        hand_over(&mut gateway, &name, &[(Verdict::Banned, 0, u64::MAX)]);
-        let banned = requests.map(|header| gateway.reason("/a", &[header]) == Some(Reason::Banned));
-        assert_eq!(banned, expected, "{name:?}");
-    }
-}
-
-#[test]
-fn a_ban_that_was_lifted_is_over_and_a_later_one_is_not() {
-    let mut gateway = by_ip();
-    offend(&mut gateway, &[]);
-    let serial = u64::from_str_radix(&gateway.told.bans[0].serial, 16).unwrap();
-    let until = ms_after(&gateway, 300);
-    hand_over(&mut gateway, &CLIENT, &[(Verdict::Lifted, serial + 1, until)]);
-    gateway.refused("/a", &[], Reason::Banned);
-    hand_over(&mut gateway, &CLIENT, &[(Verdict::Lifted, serial, until)]);
-    gateway.refused("/a", &[], Reason::RateLimited);
-    gateway.refused("/a", &[], Reason::RateLimited);
-    gateway.refused("/a", &[], Reason::RateLimited);
-    let reply = gateway.refused("/a", &[], Reason::Banned);
-    assert_eq!(header(&reply, "retry-after"), Some("600"), "what he did is not forgotten");
-}
-
-#[test]
-fn the_longer_of_two_bans_holds() {
-    let mut gateway = by_ip();
-    offend(&mut gateway, &[]);
-    let serial = u64::from_str_radix(&gateway.told.bans[0].serial, 16).unwrap();
-    let until = ms_after(&gateway, 1_000);
-    hand_over(&mut gateway, &CLIENT, &[(Verdict::Banned, serial, until)]);
-    let reply = gateway.refused("/a", &[], Reason::Banned);
-    assert_eq!(header(&reply, "retry-after"), Some("1000"));
-    let until = ms_after(&gateway, 10);
-    hand_over(&mut gateway, &CLIENT, &[(Verdict::Banned, 0, until)]);
-    let reply = gateway.refused("/a", &[], Reason::Banned);
+    let mut gateway = Gateway::new(policy);
+    gateway.verify.pending = true;
+    let held = gateway.held("/a", &[GOOD]);
+    gateway.refused("/a", &[GOOD], Reason::RateLimited);
+    gateway.verify.pending = false;
+    let step = gateway.resume("/a", &[GOOD], held);
+    assert!(matches!(step, Step::Reply(..)), "{step:?}");
+    assert_eq!(gateway.told.bans.len(), 2);
+    let reply = gateway.refused("/a", &[GOOD], Reason::Banned);
     assert_eq!(header(&reply, "retry-after"), Some("300"));
 }
 

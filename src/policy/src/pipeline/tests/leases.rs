@@ -208,6 +208,15 @@ fn tokens_that_come_back_end_the_memory_of_a_refusal() {
     gateway.forwarded("/a", &[GOOD]);
 }
 
+#[test]
+fn the_last_tokens_are_not_idle_at_one_worker() {
+    let mut gateway = with(bucket(1_000, Nanos::SECOND, 1_000));
+    assert_eq!(admitted(&mut gateway, 950), 950);
+    let _hot = core::mem::take(&mut gateway.leases);
+    let left = admitted(&mut gateway, 50);
+    assert!(left >= 30, "{left} of 40");
+}
+
 /// Workers that take from one key as they like: whatever they hold, no span admits more than the
 /// limit says.
 #[track_caller]

@@ -71,13 +71,15 @@ fn a_request_that_waited_for_its_turn_passes_each_stage_once() {
 #[test]
 fn the_headers_of_one_that_waited_tell_how_the_limit_stands_then() {
     let mut gateway = smooth(1);
+    let slow = Leak { requests: 1, per: Nanos::from_secs(10), queue: 1 };
+    gateway.policy.rate_limits[0].algorithm = LimitAlgorithm::LeakyBucket(slow);
     gateway.forwarded("/a", &[GOOD]);
     let held = gateway.held("/a", &[GOOD]);
-    gateway.ms = 500;
+    gateway.now += 10;
     let Step::Forward(_, passage) = gateway.resume("/a", &[GOOD], held) else { panic!("its turn") };
     let added = gateway.added(&passage, &[]);
-    assert!(added.contains(&"ratelimit: \"smooth\";r=0;t=1".to_string()), "{added:?}");
-    assert!(added.contains(&"ratelimit-policy: \"smooth\";q=2;w=1".to_string()), "{added:?}");
+    assert!(added.contains(&"ratelimit: \"smooth\";r=0;t=10".to_string()), "{added:?}");
+    assert!(added.contains(&"ratelimit-policy: \"smooth\";q=1;w=10".to_string()), "{added:?}");
 }
 
 #[test]
