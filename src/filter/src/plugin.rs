@@ -14,7 +14,7 @@ use crate::limits::{InForce, News};
 use crate::load::Reader;
 use crate::log;
 use crate::metrics::{Metrics, Reload};
-use crate::replica::View;
+use crate::replica::{Seen, View};
 use crate::reports::Reports;
 use crate::secrets::Files;
 use crate::seed::Cached;
@@ -285,18 +285,20 @@ impl<H: Host> Plugin<H> {
         }
     }
 
+    /// What the sidecar has handed over; `None` for a policy without one.
+    pub(crate) fn look(&self) -> Option<Seen> {
+        self.needs.state.then(|| self.view.look())
+    }
+
     /// Takes over what the sidecar changed, for the request that is about to be judged. Gives the
-    /// keys of the fingerprints in its state.
-    pub(crate) fn keep_up(&self, leases: &mut Leases) -> Option<[u64; 2]> {
-        if !self.needs.state {
-            return None;
-        }
-        let seen = self.view.look();
+    /// keys of the fingerprints of those who may be banned.
+    pub(crate) fn keep_up(&self, seen: Option<Seen>, leases: &mut Leases) -> Option<[u64; 2]> {
+        let seen = seen?;
         if self.policy.keep_up(seen.generation) == News::Some {
             // Numbers may be others now, or an administrator has reset somebody.
             leases.forget();
         }
-        let State { store, keys, .. } = seen.state?;
+        let State { store, keys, .. } = seen.state.filter(|_| seen.may_ban())?;
         (store != State::UNKNOWN.store).then_some(keys)
     }
 

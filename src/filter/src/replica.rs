@@ -11,7 +11,7 @@ mod tests;
 
 use crate::host::{Host, Status};
 use crate::metrics::Metrics;
-use policy::replica::{STATE_KEY, State};
+use policy::replica::{Bans, STATE_KEY, State};
 use std::cell::Cell;
 
 /// Where the numbers begin that stand for a gauge that cannot be had: no gauge gets there.
@@ -35,6 +35,13 @@ pub(crate) struct Seen {
     pub(crate) generation: u64,
     /// How far the copy is; `None` before anything was handed over, and when it cannot be read.
     pub(crate) state: Option<State>,
+}
+
+impl Seen {
+    /// Whether somebody may be banned by what was handed over.
+    pub(crate) fn may_ban(&self) -> bool {
+        self.state.is_some_and(|state| state.bans == Bans::Some)
+    }
 }
 
 impl<H: Host> View<H> {

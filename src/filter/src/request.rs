@@ -111,12 +111,14 @@ impl<H: Host> Stream<H> {
             self.began.set(Some(now));
         }
         let service = host.attribute(attribute::CLUSTER_NAME).ok();
+        let seen = plugin.look();
+        let client = plugin.needs.client || seen.is_some_and(|seen| seen.may_ban());
         let facts = Facts {
             headers: Headers::new(&map),
-            client: plugin.needs.client.then(|| client::address(host)).flatten(),
+            client: client.then(|| client::address(host)).flatten(),
             service: service.as_deref().and_then(|name| str::from_utf8(name).ok()),
         };
-        match self.step(&facts, &mut suspended, now) {
+        match self.step(&facts, seen, &mut suspended, now) {
             Some(Step::Forward(edits, passage)) => {
                 self.keep(passage);
                 if edit(host, &edits) { Action::Continue } else { self.refuse_blindly() }

@@ -92,7 +92,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::testing::FakeHost;
     use policy::config::{self, Environment};
-    use policy::replica::{STATE_KEY, Seeded};
+    use policy::replica::{Bans, STATE_KEY, Seeded};
     use policy::store::{Change, update};
     use serde_json::json;
 
@@ -104,7 +104,7 @@ mod tests {
         let bytes = files::encode([(PATH, text.as_bytes())]);
         update(&mut store, &files::bucket(PATH).key(), |_| Change::Write(bytes.clone(), ()))
             .unwrap();
-        let state = State { store: 1, number, keys: [1, 2], seeded: Seeded::Yes };
+        let state = State { store: 1, number, keys: [1, 2], seeded: Seeded::Yes, bans: Bans::None };
         update(&mut store, STATE_KEY, |_| Change::Write(state.to_bytes(), ())).unwrap();
         View::new(host, &Metrics::new(host.clone())).changed();
     }

@@ -100,7 +100,7 @@ impl Bucket {
     /// filter that run side by side do not overwrite each other's.
     #[must_use]
     pub fn key(self) -> [u8; 15] {
-        let mut key = *b"replica/1/\0\0\0\0\0";
+        let mut key = *b"replica/2/\0\0\0\0\0";
         let [a, b, c, d] = self.index.to_be_bytes();
         let tail = [self.table.number(), a, b, c, d];
         for (place, byte) in key.iter_mut().skip(10).zip(tail) {
@@ -130,6 +130,8 @@ pub struct State {
     pub keys: [u64; 2],
     /// Whether everything has been handed over once.
     pub seeded: Seeded,
+    /// Whether anything was ever handed over in [`Table::Bans`].
+    pub bans: Bans,
 }
 
 /// Whether a copy was complete at some time.
@@ -141,15 +143,25 @@ pub enum Seeded {
     NotYet,
 }
 
+/// Whether requests must be looked up among the banned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bans {
+    /// There may be some.
+    Some,
+    /// There has never been one, so that nobody's address need be asked for.
+    None,
+}
+
 /// Where [`State`] is.
-pub const STATE_KEY: &[u8] = b"replica/1/state";
-/// Store, number, two keys, seeded.
-const STATE_SIZE: usize = 4 * 8 + 1;
+pub const STATE_KEY: &[u8] = b"replica/2/state";
+/// Store, number, two keys, bans, seeded.
+const STATE_SIZE: usize = 4 * 8 + 2;
 
 impl State {
     /// Buckets of whatever store, complete or not: what a copy says of itself while it is begun
     /// afresh. No sidecar continues it.
-    pub const UNKNOWN: Self = Self { store: 0, number: 0, keys: [0, 0], seeded: Seeded::NotYet };
+    pub const UNKNOWN: Self =
+        Self { store: 0, number: 0, keys: [0, 0], seeded: Seeded::NotYet, bans: Bans::Some };
 
     /// What the sidecar is told of it.
     #[must_use]
@@ -163,13 +175,16 @@ impl State {
         if bytes.len() != STATE_SIZE {
             return None;
         }
+        let &[.., bans, seeded] = bytes else { return None };
         let mut numbers = bytes.chunks_exact(8).filter_map(|eight| eight.try_into().ok());
         let mut number = || numbers.next().map(u64::from_le_bytes);
         Some(Self {
             store: number()?,
             number: number()?,
             keys: [number()?, number()?],
-            seeded: if bytes.last() == Some(&1) { Seeded::Yes } else { Seeded::NotYet },
+            seeded: if seeded == 1 { Seeded::Yes } else { Seeded::NotYet },
+            // Whatever is not a clear no.
+            bans: if bans == 0 { Bans::None } else { Bans::Some },
         })
     }
 
@@ -181,6 +196,7 @@ impl State {
         for number in [self.store, self.number, k0, k1] {
             out.extend_from_slice(&number.to_le_bytes());
         }
+        out.push(u8::from(self.bans == Bans::Some));
         out.push(u8::from(self.seeded == Seeded::Yes));
         out
     }

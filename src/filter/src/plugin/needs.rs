@@ -6,7 +6,7 @@ use policy::model::{Breakers, IpLists, KeyPart, LimitAlgorithm, Policy};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     /// The client's address, which costs a microsecond: for IP lists, for limits by `ip`, for API
-    /// keys, and for bans, which a sidecar may hand over at any time.
+    /// keys. Bans that a sidecar has handed over need it too ([`super::Plugin::look`]).
     pub(crate) client: bool,
     /// How a call really ended, a microsecond too: the response flags, and the service that it went
     /// to if another filter chose the route anew. For breakers; without any, the first choice is
@@ -25,15 +25,15 @@ impl Needs {
         // Penalties of such limits ban addresses.
         let keyed = policy.rate_limits.iter().any(|limit| limit.key.contains(&KeyPart::Ip));
         let api_keys = policy.authentication.as_ref().and_then(|section| section.api_keys.as_ref());
-        let bound =
-            api_keys.is_some_and(|api_keys| api_keys.keys.iter().any(|key| !key.cidrs.is_empty()));
+        let state = policy.sidecar.is_some();
+        // Keys that are made at run time may be for some addresses only.
+        let bound = api_keys
+            .is_some_and(|api_keys| state || api_keys.keys.iter().any(|key| !key.cidrs.is_empty()));
         let adaptive =
             |algorithm: &LimitAlgorithm| matches!(algorithm, LimitAlgorithm::Adaptive(_));
-        let state = policy.sidecar.is_some();
         let Breakers { default, services } = &policy.circuit_breakers;
         Self {
-            // Keys that are made at run time may be for some addresses only.
-            client: listed || keyed || bound || state,
+            client: listed || keyed || bound,
             outcome: default.is_some() || !services.is_empty(),
             state,
             load: policy.rate_limits.iter().any(|limit| adaptive(&limit.algorithm)),

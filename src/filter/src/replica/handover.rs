@@ -9,7 +9,7 @@
 use crate::host::{Host, Status};
 use crate::store::SharedData;
 use policy::replica::batch::{self, BatchError, Begin, End, Entries, Head};
-use policy::replica::{Bucket, STATE_KEY, Seeded, State};
+use policy::replica::{Bans, Bucket, STATE_KEY, Seeded, State, Table};
 use policy::store::{Change, Store, StoreError, Swap, update};
 use policy::sync::Position;
 
@@ -32,6 +32,8 @@ pub(crate) struct Handover {
     cas: Option<u32>,
     stage: Stage,
     written: Written,
+    /// Whether it has brought any.
+    bans: Bans,
 }
 
 /// How far it is.
@@ -119,7 +121,8 @@ impl Handover {
         }
         let storing = Stage::Storing(Entries::new(&body).at());
         let (written, stage) = (Written::Nothing, storing);
-        let mut handover = Self { body, head, record: present, cas, stage, written };
+        let bans = Bans::None;
+        let mut handover = Self { body, head, record: present, cas, stage, written, bans };
         match head.begin {
             Begin::Continue => handover.fits(present.as_ref())?,
             Begin::Afresh => handover.renounce(host)?,
@@ -194,6 +197,9 @@ impl Handover {
                 break;
             };
             overwrite(host, bucket, held)?;
+            if bucket.table == Table::Bans && !held.is_empty() {
+                self.bans = Bans::Some;
+            }
             self.written = Written::Something;
             room -= 1;
         }
@@ -223,7 +229,9 @@ impl Handover {
         let before = self.record.filter(|_| begin == Begin::Continue);
         let complete = end == End::Complete || before.is_some_and(|b| b.seeded == Seeded::Yes);
         let seeded = if complete { Seeded::Yes } else { Seeded::NotYet };
-        let state = State { store, number, keys, seeded };
+        let had = before.is_some_and(|before| before.bans == Bans::Some);
+        let bans = if had || self.bans == Bans::Some { Bans::Some } else { Bans::None };
+        let state = State { store, number, keys, seeded, bans };
         if self.record == Some(state) {
             return Ok((state, end, self.written));
         }

@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::testing::FakeHost;
-use policy::replica::Seeded;
+use policy::replica::{Bans, Seeded};
 
 fn view(host: &FakeHost) -> View<FakeHost> {
     View::new(host, &Metrics::new(host.clone()))
 }
 
 fn write(host: &FakeHost, number: u64) -> State {
-    let state = State { store: 7, number, keys: [1, 2], seeded: Seeded::Yes };
+    let state = State { store: 7, number, keys: [1, 2], seeded: Seeded::Yes, bans: Bans::None };
     let (_, cas) = host.shared(STATE_KEY).unwrap_or((Vec::new(), u32::MAX));
     host.set_shared(STATE_KEY, &state.to_bytes(), cas).unwrap();
     state

@@ -2,6 +2,7 @@
 
 use super::Stream;
 use crate::host::Host;
+use crate::replica::Seen;
 use crate::store::SharedData;
 use policy::facts::Facts;
 use policy::pipeline::{Means, Step, Suspended, judge, resume};
@@ -16,6 +17,7 @@ impl<H: Host> Stream<H> {
     pub(super) fn step(
         &self,
         facts: &Facts<'_>,
+        seen: Option<Seen>,
         suspended: &mut Option<Suspended>,
         now: Moment,
     ) -> Option<Step> {
@@ -34,7 +36,7 @@ impl<H: Host> Stream<H> {
             return None;
         };
         secrets.keep_up();
-        let state_keys = plugin.keep_up(&mut leases);
+        let state_keys = plugin.keep_up(seen, &mut leases);
         let policy = plugin.policy.policy();
         let mut store = SharedData(host.clone());
         let mut events = plugin.metrics.clone();

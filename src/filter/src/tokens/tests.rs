@@ -9,7 +9,7 @@ use crate::testing::FakeHost;
 use crate::vm::{Action, Vm};
 use policy::headers::{Headers, serialize};
 use policy::replica::revocations::{Kind, Name, Record, bucket, encode};
-use policy::replica::{STATE_KEY, State};
+use policy::replica::{Bans, STATE_KEY, State};
 use policy::store::{Change, update};
 use serde_json::{Value, json};
 
@@ -395,7 +395,7 @@ fn hand_over(worker: &Worker, number: u64, kind: Kind, ids: &[&str]) {
         let bytes = encode(&[Record { print, before: u32::MAX, until: u32::MAX }]);
         update(&mut store, &bucket(&print).key(), |_| Change::Write(bytes.clone(), ())).unwrap();
     }
-    let state = State { store: 1, number, keys: KEYS, seeded: Seeded::Yes };
+    let state = State { store: 1, number, keys: KEYS, seeded: Seeded::Yes, bans: Bans::None };
     update(&mut store, STATE_KEY, |_| Change::Write(state.to_bytes(), ())).unwrap();
     View::new(&worker.host, &Metrics::new(worker.host.clone())).changed();
 }

@@ -36,8 +36,8 @@ fn a_bucket_that_was_never_written_is_empty_and_one_that_cannot_be_read_is_not()
 
 #[test]
 fn the_state_is_read_back_and_broken_bytes_are_none() {
-    for seeded in [Seeded::Yes, Seeded::NotYet] {
-        let state = State { store: u64::MAX, number: 7, keys: [1, 2], seeded };
+    for (seeded, bans) in [(Seeded::Yes, Bans::None), (Seeded::NotYet, Bans::Some)] {
+        let state = State { store: u64::MAX, number: 7, keys: [1, 2], seeded, bans };
         let bytes = state.to_bytes();
         assert_eq!(State::from_bytes(&bytes), Some(state));
         for cut in 0..bytes.len() {

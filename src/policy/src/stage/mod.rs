@@ -38,7 +38,7 @@ pub struct Means<'a> {
     pub leases: &'a mut Leases,
     /// The two random keys of this process's fingerprints, created once in shared state.
     pub seed: [u64; 2],
-    /// The keys of the fingerprints in the sidecar's state; `None` while nothing was handed over.
+    /// The keys of the fingerprints in the sidecar's state; `None` while nobody is banned by it.
     pub state_keys: Option<[u64; 2]>,
     /// The load in thousandths ([`crate::kernel::load`]); 0 while nobody tells.
     pub load: u32,

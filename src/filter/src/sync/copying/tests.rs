@@ -1,6 +1,7 @@
 //! State that is fetched: in pieces, afresh, by several holders, from sidecars good and bad.
 
 mod bad;
+mod bans;
 
 use crate::plugin::TICK;
 use crate::replica::handover::spoil;
@@ -11,7 +12,7 @@ use crate::sync::{FIRST_TICK, HURRY_MAX, SLICE_TICK};
 use crate::testing::FakeHost;
 use policy::model::{Policy, Revocation, Unseeded};
 use policy::replica::batch::{Batch, Begin, End};
-use policy::replica::{Bucket, STATE_KEY, Seeded, State, Table};
+use policy::replica::{Bans, Bucket, STATE_KEY, Seeded, State, Table};
 use policy::store::Store;
 use policy::time::Nanos;
 use serde_json::json;
@@ -107,8 +108,10 @@ impl Sidecar {
         let full = self.buckets.iter().filter(|(_, (_, bytes))| !bytes.is_empty());
         let mut expected: HashMap<Vec<u8>, Vec<u8>> =
             full.map(|(bucket, (_, bytes))| (bucket.key().to_vec(), bytes.clone())).collect();
-        let state =
-            State { store: self.store, number: self.number, keys: KEYS, seeded: Seeded::Yes };
+        let (store, number, seeded) = (self.store, self.number, Seeded::Yes);
+        let banned = expected.keys().any(|key| key.starts_with(b"replica/2/\x04"));
+        let bans = if banned { Bans::Some } else { Bans::None };
+        let state = State { store, number, keys: KEYS, seeded, bans };
         expected.insert(STATE_KEY.to_vec(), state.to_bytes());
         assert_eq!(host.stored(b"replica/"), expected);
     }

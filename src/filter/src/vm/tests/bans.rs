@@ -11,7 +11,7 @@ use crate::testing::FakeHost;
 use crate::vm::{Action, Vm};
 use policy::headers::Headers;
 use policy::replica::bans::{Kind, Name, Record, Verdict, bucket, encode};
-use policy::replica::{STATE_KEY, Seeded, State};
+use policy::replica::{Bans, STATE_KEY, Seeded, State};
 use policy::store::{Change, update};
 use policy::sync::{REPORT_PATH, Report};
 use policy::time::Nanos;
@@ -67,7 +67,7 @@ fn ban(host: &FakeHost, store: u64, verdict: Verdict) {
     let keys = [5, 6];
     let print = Name { kind: Kind::Ip, provider: None, name: ADDRESS }.print(keys);
     let record = Record { print, provider: 0, serial: 0, verdict, until_ms: u64::MAX };
-    let state = State { store, number: 1, keys, seeded: Seeded::Yes };
+    let state = State { store, number: 1, keys, seeded: Seeded::Yes, bans: Bans::Some };
     let mut data = SharedData(host.clone());
     let mut write = |key: &[u8], bytes: Vec<u8>| {
         update(&mut data, key, |_| Change::Write(bytes.clone(), ())).unwrap();

@@ -7,7 +7,7 @@ use crate::store::SharedData;
 use crate::testing::FakeHost;
 use crate::vm::{Action, Vm};
 use policy::replica::overrides::{self, Override};
-use policy::replica::{STATE_KEY, Seeded, State};
+use policy::replica::{Bans, STATE_KEY, Seeded, State};
 use policy::store::{Change, update};
 use policy::time::Nanos;
 use serde_json::json;
@@ -51,7 +51,7 @@ fn change(host: &FakeHost, number: u64, numbers: Option<&Override>) {
         update(&mut store, key, |_| Change::Write(bytes.clone(), ())).unwrap();
     };
     write(&overrides::bucket("all").key(), overrides::encode(&all));
-    let state = State { store: 1, number, keys: [5, 6], seeded: Seeded::Yes };
+    let state = State { store: 1, number, keys: [5, 6], seeded: Seeded::Yes, bans: Bans::None };
     write(STATE_KEY, state.to_bytes());
     View::new(host, &Metrics::new(host.clone())).changed();
 }

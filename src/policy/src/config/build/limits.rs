@@ -197,8 +197,8 @@ impl Site<'_> {
                 return self.mistake(path, wrong.to_string(), allowed);
             }
             (true, true) => {
-                "the identity is banned wherever it comes from, and the address only for requests \
-                 without an identity"
+                "the identity is banned wherever it comes from, and no address; requests without \
+                 an identity are refused and get nobody banned"
             }
             (false, true) if claimed => {
                 "the address is banned, for everybody behind it: a claim or a tier is nobody"
