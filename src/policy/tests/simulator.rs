@@ -104,7 +104,7 @@ fn what_workers_hold_in_advance_is_never_too_much() {
 #[test]
 fn what_refused_requests_have_taken_is_there_for_others() {
     let name = "what_refused_requests_have_taken_is_there_for_others";
-    let steps = play(name, scenes::give_back, 12);
+    let steps = play(name, scenes::give_back, 6);
     assert!(!is_whole() || steps >= 180_000, "{steps} steps");
 }
 

@@ -285,7 +285,7 @@ pub(crate) fn give_back(seed: u64) -> Result<u64, String> {
     let rate = u64::from(algorithm.requests());
     let start = world.clock;
     let mut polite = 100;
-    while world.steps < 15_000 {
+    while world.steps < 30_000 {
         world.clock += world.dice.below(2 * 1_000_000_000 / (12 * rate));
         world.turns();
         if world.dice.below(12) < 2 {
