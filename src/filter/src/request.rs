@@ -7,6 +7,7 @@
 mod client;
 mod means;
 mod pause;
+mod response;
 
 use crate::host::{Host, LocalResponse, Map, attribute};
 use crate::plugin::Plugin;
@@ -18,6 +19,7 @@ use policy::pipeline::{Outcome, Passage, Step, Suspended};
 use policy::reason::Reason;
 use policy::reply::{Edits, Reply};
 use policy::time::{Moment, Nanos};
+use response::FROM_UPSTREAM;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
@@ -59,6 +61,8 @@ pub(crate) struct Stream<H: Host> {
     phase: Cell<Phase>,
     /// Status and details of our own reply.
     replied: Cell<Option<(u16, &'static str)>>,
+    /// The status that a service answered with.
+    answered: Cell<Option<u16>>,
 }
 
 /// How far a stream has come. It goes back only from waiting to being judged again.
@@ -84,6 +88,7 @@ impl<H: Host> Stream<H> {
             began: Cell::default(),
             phase: Cell::new(Phase::Fresh),
             replied: Cell::default(),
+            answered: Cell::default(),
         })
     }
 
@@ -188,41 +193,6 @@ impl<H: Host> Stream<H> {
         })
     }
 
-    /// Adds the response headers. Also called for our own reply and for Envoy's.
-    pub(crate) fn on_response_headers(&self) {
-        match self.phase.get() {
-            Phase::Logged => return,
-            Phase::Waiting => {
-                // Somebody else answered: there is nothing left to let go on.
-                self.stop_waiting();
-                self.phase.set(Phase::Replied);
-            }
-            Phase::Fresh | Phase::Judged | Phase::Replied => {}
-        }
-        let host = &self.plugin.host;
-        let mut passage = self.taken().unwrap_or_else(Passage::unseen);
-        if passage.is_probe() && self.is_upgrade() {
-            let plugin = &self.plugin;
-            let mut store = SharedData(host.clone());
-            let mut events = plugin.metrics.clone();
-            let seed = plugin.seed.get(host).keys;
-            let now = host.moment().ok().or(self.began.get()).unwrap_or_default();
-            passage.upgraded(&plugin.policy.policy(), &mut store, &mut events, seed, now);
-        }
-        let mut present = |name: &str| host.header(Map::Response, name).is_ok();
-        let mut add = |name: &str, value: &str| {
-            // A response that lacks a header is better than no response.
-            let _missing = host.add_header(Map::Response, name, value.as_bytes());
-        };
-        passage.response_headers(&self.plugin.policy.policy(), &mut present, &mut add);
-        self.keep(passage);
-    }
-
-    /// Whether the service has agreed to speak something else from here on.
-    fn is_upgrade(&self) -> bool {
-        self.plugin.host.header(Map::Response, ":status").is_ok_and(|status| status == b"101")
-    }
-
     /// Settles the request, once; the last callback that matters.
     pub(crate) fn on_log(&self) {
         self.stop_waiting();
@@ -252,19 +222,18 @@ impl<H: Host> Stream<H> {
             let details = details.as_bytes();
             return settle(&Outcome { status, flags: 0, details, service: None, duration });
         }
-        let details = host.attribute(attribute::RESPONSE_CODE_DETAILS).unwrap_or_default();
         // A stream that was never judged has no service yet.
         let asks = plugin.needs.outcome || began.is_none();
         let service = asks.then(|| host.attribute(attribute::CLUSTER_NAME).ok()).flatten();
-        let status = self.number(attribute::RESPONSE_CODE);
+        let service = service.as_deref().and_then(|name| str::from_utf8(name).ok());
         let flags = if plugin.needs.outcome { self.number(attribute::RESPONSE_FLAGS) } else { 0 };
-        settle(&Outcome {
-            status: u16::try_from(status).unwrap_or(0),
-            flags,
-            details: &details,
-            service: service.as_deref().and_then(|name| str::from_utf8(name).ok()),
-            duration,
-        });
+        // A service's answer is known too, unless it ended badly.
+        if let Some(status) = self.answered.get().filter(|_| flags == 0) {
+            return settle(&Outcome { status, flags, details: FROM_UPSTREAM, service, duration });
+        }
+        let details = host.attribute(attribute::RESPONSE_CODE_DETAILS).unwrap_or_default();
+        let status = u16::try_from(self.number(attribute::RESPONSE_CODE)).unwrap_or(0);
+        settle(&Outcome { status, flags, details: &details, service, duration });
     }
 
     /// An attribute that is a number; 0 when it cannot be had.

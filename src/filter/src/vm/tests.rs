@@ -1,5 +1,6 @@
 //! Whole lives of requests, in order and out of order, on a good host and on a hostile one.
 
+mod answers;
 mod bans;
 mod overrides;
 mod pause;
