@@ -273,8 +273,7 @@ impl<H: Host> Verify for Tokens<H> {
     fn verify(&mut self, token: &[u8], now: Moment) -> Result<Verified, TokenError> {
         self.awaits = None;
         let seen = self.keep_up(now);
-        if let Some(good) = self.memory.recall(token, now) {
-            let (verified, checked) = (good.verified.clone(), good.checked);
+        if let Some((verified, checked)) = self.memory.recall(token, now) {
             self.metrics.recall(Recall::Hit);
             if self.revocation.is_none() || (checked.is_some() && checked == position(seen)) {
                 return Ok(verified);

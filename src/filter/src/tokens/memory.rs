@@ -8,7 +8,7 @@ use lru::LruCache;
 use policy::model::TokenCache;
 use policy::time::{Moment, Nanos};
 use policy::verify::Verified;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 
 /// Longer tokens are verified each time.
 const TOKEN_BYTES_MAX: usize = 4096;
@@ -47,24 +47,27 @@ impl Good {
 /// The tokens of one worker, the least recently used first to go.
 pub(super) struct Memory {
     settings: TokenCache,
-    tokens: LruCache<Box<[u8]>, Good, RandomState>,
+    tokens: LruCache<Box<[u8]>, Good, ByTail>,
     bytes: usize,
 }
 
 impl Memory {
     pub(super) fn new(settings: TokenCache) -> Self {
-        // Its keys are seeded from the host's randomness: nobody can aim tokens at one place.
-        Self { settings, tokens: LruCache::unbounded_with_hasher(RandomState::new()), bytes: 0 }
+        Self { settings, tokens: LruCache::unbounded_with_hasher(ByTail::default()), bytes: 0 }
     }
 
     /// A token that was verified before, if that still counts.
-    pub(super) fn recall(&mut self, token: &[u8], now: Moment) -> Option<&mut Good> {
-        let holds = self.tokens.get(token).is_some_and(|good| good.holds(now));
-        if !holds {
-            self.drop(token);
-            return None;
+    pub(super) fn recall(
+        &mut self,
+        token: &[u8],
+        now: Moment,
+    ) -> Option<(Verified, Option<Position>)> {
+        let good = self.tokens.get(token)?;
+        if good.holds(now) {
+            return Some((good.verified.clone(), good.checked));
         }
-        self.tokens.get_mut(token)
+        self.drop(token);
+        None
     }
 
     /// Keeps a good verdict of now.
@@ -109,6 +112,37 @@ impl Memory {
     pub(super) fn clear(&mut self) {
         self.tokens.clear();
         self.bytes = 0;
+    }
+}
+
+/// Hashes the end of a token, seeded from the host's randomness: nobody can aim tokens at one place.
+/// The end is its signature, which is as good as random, and only tokens with a good one are kept;
+/// they are compared whole.
+#[derive(Clone, Default)]
+struct ByTail(RandomState);
+
+/// [`ByTail`] at work.
+struct TailHasher(DefaultHasher);
+
+/// So many bytes at the end of a token are hashed: 192 bits of every signature.
+const TAIL: usize = 32;
+
+impl BuildHasher for ByTail {
+    type Hasher = TailHasher;
+
+    fn build_hasher(&self) -> TailHasher {
+        TailHasher(self.0.build_hasher())
+    }
+}
+
+impl Hasher for TailHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let tail = bytes.len().saturating_sub(TAIL);
+        self.0.write(bytes.get(tail..).unwrap_or(bytes));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.finish()
     }
 }
 
