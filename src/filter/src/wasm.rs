@@ -10,14 +10,24 @@ mod imports;
 use crate::host::{Buffer, Call, Host, Kind, Level, LocalResponse, Map, Status};
 use imports::*;
 use policy::time::{Moment, Nanos};
+use std::cell::Cell;
 use std::ptr::null_mut;
 
 /// WASI's monotonic clock.
 const CLOCK_MONOTONIC: u32 = 1;
+/// For so long the time of day is carried on by the monotonic clock, which saves a call for each
+/// request. It decides about seconds, so it may learn this late that it was set.
+const WALL_EVERY: Nanos = Nanos::from_millis(100);
 /// The downstream half of a stream, for `proxy_continue_stream`.
 const STREAM_REQUEST: u32 = 0;
 /// What a reply to a request that is not gRPC passes for its gRPC status.
 const GRPC_NONE: i32 = -1;
+
+thread_local! {
+    /// The moment at which the time of day was read last; zero before.
+    static READ: Cell<Moment> =
+        const { Cell::new(Moment { monotonic: Nanos::ZERO, wall: Nanos::ZERO }) };
+}
 
 /// The real host.
 #[derive(Clone, Copy)]
@@ -41,10 +51,17 @@ fn filled(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>,
 impl Host for Envoy {
     fn moment(&self) -> Result<Moment, Status> {
         let monotonic = self.monotonic()?;
+        let read = READ.get();
+        let since = monotonic - read.monotonic;
+        if read.wall > Nanos::ZERO && since < WALL_EVERY {
+            return Ok(Moment { monotonic, wall: read.wall + since });
+        }
         let mut wall = 0;
         // SAFETY: it writes one u64 where it is told to.
         Status::check(unsafe { proxy_get_current_time_nanoseconds(&raw mut wall) })?;
-        Ok(Moment { monotonic, wall: Nanos(wall) })
+        let now = Moment { monotonic, wall: Nanos(wall) };
+        READ.set(now);
+        Ok(now)
     }
 
     fn monotonic(&self) -> Result<Nanos, Status> {

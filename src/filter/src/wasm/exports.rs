@@ -4,6 +4,7 @@
 use super::Envoy;
 use super::imports::__wasm_call_ctors;
 use crate::vm::Vm;
+use std::alloc::{Layout, alloc};
 use std::ptr::null_mut;
 
 thread_local! {
@@ -29,12 +30,12 @@ extern "C" fn _initialize() {
 /// Gives the host a block to write into; null when there is no memory, which the host handles.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
-    let mut block = Vec::new();
-    if size == 0 || block.try_reserve_exact(size).is_err() {
-        return null_mut();
+    match Layout::array::<u8>(size) {
+        // SAFETY: the size is not zero. The host fills the whole block before anybody reads it, and
+        // whoever takes it over frees it as a vector of that capacity, which has this layout.
+        Ok(layout) if size > 0 => unsafe { alloc(layout) },
+        _ => null_mut(),
     }
-    block.resize(size, 0);
-    Box::into_raw(Vec::into_boxed_slice(block)).cast()
 }
 
 #[unsafe(no_mangle)]
