@@ -226,9 +226,10 @@ pub(crate) fn throughput(seed: u64) -> Result<u64, String> {
     world.close(&[])
 }
 
-/// Leases at their worst: they are taken of a full bucket, kept while it fills again, and spent when
-/// all others take what is there.
+/// Leases at their worst: they are taken of a full bucket or at the end of a sub-window, kept while the
+/// bucket fills again or the next sub-window begins, and spent when all others take what is there.
 pub(crate) fn pulses(seed: u64) -> Result<u64, String> {
+    const PART: u64 = 100 * MILLI;
     let algorithm = if seed.is_multiple_of(2) { "token_bucket" } else { "sliding_window" };
     let limit = json!({ "name": "only", "key": [], "algorithm": algorithm,
                         "requests": 2_000, "per": "1s" });
@@ -238,18 +239,25 @@ pub(crate) fn pulses(seed: u64) -> Result<u64, String> {
     while world.steps < 15_000 {
         // Full again; for a window to shortly before a sub-window's end.
         world.clock += 3_000 * MILLI;
-        world.clock += 200 * MILLI - world.clock % (100 * MILLI) - world.dice.below(15 * MILLI);
-        let warm = 2 + world.dice.below(30);
+        world.clock += 2 * PART - world.clock % PART - world.dice.below(15 * MILLI);
+        let warm = 2 + world.dice.below(200);
         for _ in 0..warm {
-            world.clock += world.dice.below(MILLI / 10);
+            world.clock += world.dice.below(MILLI / 50);
             world.ask_at(0, request, 0);
         }
+        // Mostly about as long as a lease lasts, sometimes much longer.
         world.clock += world.dice.below(12 * MILLI);
+        world.clock += if world.dice.chance(250) { 3_000 * MILLI } else { 0 };
         for _ in 0..2_200 {
             world.ask(request);
         }
-        world.clock += world.dice.below(12 * MILLI);
-        for _ in 0..100 {
+        // When the sub-window of the leases has just been left, or a moment later.
+        let into = world.clock % PART;
+        world.clock += match world.dice.below(2) {
+            0 => 10 * PART - into + world.dice.below(into + 1),
+            _ => world.dice.below(12 * MILLI),
+        };
+        for _ in 0..300 {
             world.ask(request);
         }
     }
