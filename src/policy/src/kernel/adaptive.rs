@@ -6,7 +6,7 @@
 //! rounds down, so that no more is forgiven than time has earned: less than 2^-32 token is lost with
 //! each request that is admitted, and nothing by looking.
 
-use super::Standing;
+use super::{LATE, Standing};
 use crate::model::Adaptive;
 use crate::time::Nanos;
 
@@ -141,7 +141,8 @@ impl Scale {
         let scaled = levels.scaled.min(self.capacity);
         let full = levels.full.min(scaled);
         let ahead = Nanos(levels.at) - now;
-        let at = if ahead > self.span(self.capacity) { now.0 } else { levels.at };
+        let beyond = ahead > self.span(self.capacity).max(LATE);
+        let at = if beyond { now.0 } else { levels.at };
         Levels { at, scaled, full }
     }
 

@@ -31,8 +31,8 @@ pub struct Queued {
 /// Takes `cost` turns, if the wait for the last of them does not exceed the queue. A cost of zero
 /// looks and takes nothing. `remaining` counts the places that are left.
 ///
-/// A stamp beyond a full queue (the limit's numbers have changed, or the clock was ahead) counts as
-/// exactly full.
+/// A stamp far beyond a full queue (the limit's numbers have changed, or the clock was ahead) counts
+/// as exactly full.
 #[must_use]
 pub fn take(old: Turns, leak: &Leak, cost: u32, now: Nanos) -> Judgement<Queued> {
     let queued =

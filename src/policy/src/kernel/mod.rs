@@ -14,6 +14,11 @@ pub mod window;
 #[cfg(test)]
 mod testing;
 
+/// So much later than its own clock a worker may find another's record written: it reads the clock, is
+/// held up (a machine with more threads than processors stops one for tens of milliseconds), and the
+/// other one writes first. What is farther ahead has another cause.
+pub(crate) const LATE: Nanos = Nanos::SECOND;
+
 /// How a limit stands after a judgement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {

@@ -6,7 +6,7 @@
 //! such as 7 in 60 s neither drift nor round: no interval of length `t` admits more than
 //! `burst + requests / per * t`.
 
-use super::{Judgement, Standing};
+use super::{Judgement, LATE, Standing};
 use crate::model::Bucket;
 use crate::time::Nanos;
 
@@ -26,15 +26,16 @@ pub struct FullAt {
 pub fn take(old: FullAt, bucket: &Bucket, cost: u32, now: Nanos) -> Judgement<FullAt> {
     let scale = Scale::of(bucket);
     let lag = scale.lag(old, now);
-    let room = scale.capacity - lag;
+    let room = scale.capacity.saturating_sub(lag);
     let wanted = u128::from(cost) * scale.token;
     if wanted <= room {
         let lag = lag + wanted;
         let state = scale.stamp(now, lag);
         return Judgement::Admitted { state, standing: scale.standing(lag) };
     }
-    let retry = (wanted <= scale.capacity).then(|| scale.span(wanted - room));
-    let mended = (scale.debt(old, now) > scale.capacity).then(|| scale.stamp(now, lag));
+    // Below its own first term: what is wanted is more than the room.
+    let retry = (wanted <= scale.capacity).then(|| scale.span(wanted + lag - scale.capacity));
+    let mended = (scale.debt(old, now) != lag).then(|| scale.stamp(now, lag));
     Judgement::Refused { mended, standing: scale.standing(lag), retry }
 }
 
@@ -64,10 +65,13 @@ impl Scale {
         }
     }
 
-    /// How far the bucket is from full. A stamp beyond a whole empty bucket (the limit's numbers
-    /// have changed, or the clock was ahead) counts as exactly empty.
+    /// How far the bucket is from full. A stamp far beyond a whole empty bucket (the limit's numbers
+    /// have changed, or the clock was ahead) counts as exactly empty. One a little beyond it is another
+    /// worker's, whose clock was read later than ours: cut, it would forgive the time between.
     fn lag(&self, full_at: FullAt, now: Nanos) -> u128 {
-        self.debt(full_at, now).min(self.capacity)
+        let debt = self.debt(full_at, now);
+        let late = u128::from(LATE.0) * self.requests;
+        if debt > self.capacity.saturating_add(late) { self.capacity } else { debt }
     }
 
     /// How far the stamp is ahead of now.

@@ -328,6 +328,24 @@ fn numbers_that_changed_clamp_the_debt_once_and_the_wait_ends() {
     assert!(matches!(again, Judgement::Refused { mended: None, .. }), "once");
 }
 
+/// A worker that was held up between reading its clock and asking found the bucket "more than empty",
+/// wrote it back as just empty, and so forgave the time for which it was held up: a real Envoy with more
+/// workers than processors admitted a few requests too many each second.
+#[test]
+fn a_worker_whose_clock_was_read_too_early_forgives_nothing() {
+    let limit = bucket(200, Nanos::SECOND, 50);
+    let mut state = FullAt::default();
+    assert!(admits(&mut state, &limit, 50, ms(20)));
+    let judgement = take(state, &limit, 1, ms(0));
+    let Judgement::Refused { mended: None, retry: Some(wait), .. } = judgement else {
+        unreachable!("{judgement:?}")
+    };
+    assert_eq!(ms(0) + wait, ms(25), "when it really is there");
+    assert_eq!(give_back(state, &limit, 1, ms(0)), give_back(state, &limit, 1, ms(20)));
+    assert!(!admits(&mut state, &limit, 1, ms(24)));
+    assert!(admits(&mut state, &limit, 1, ms(25)));
+}
+
 #[test]
 fn the_end_of_time_overflows_nothing() {
     let end = Nanos(u64::MAX);
