@@ -74,20 +74,14 @@ impl<H: Host> Default for Waiting<H> {
 impl<H: Host> Waiting<H> {
     /// Whether one more may wait for keys.
     pub(crate) fn has_room(&self) -> bool {
-        let Ok(mut lists) = self.0.try_borrow_mut() else { return false };
-        if lists.keys.len() >= STREAMS_MAX {
-            lists.keys.retain(|(waiter, _)| waiter.stream.strong_count() > 0);
-        }
-        lists.keys.len() < STREAMS_MAX
+        // A stream that goes leaves the list itself.
+        self.0.try_borrow().is_ok_and(|lists| lists.keys.len() < STREAMS_MAX)
     }
 
     /// Whether one more may wait for its turn.
     pub(crate) fn pause(&self) -> Pause {
-        let Ok(mut lists) = self.0.try_borrow_mut() else { return Pause::Full };
-        if lists.turns.len() >= PAUSED_MAX {
-            lists.turns.retain(|_, waiter| waiter.stream.strong_count() > 0);
-        }
-        if lists.turns.len() < PAUSED_MAX { Pause::Room } else { Pause::Full }
+        let room = self.0.try_borrow().is_ok_and(|lists| lists.turns.len() < PAUSED_MAX);
+        if room { Pause::Room } else { Pause::Full }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

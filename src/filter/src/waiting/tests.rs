@@ -57,12 +57,13 @@ fn the_next_look_is_at_the_nearest_turn_or_soon_for_keys() {
 }
 
 #[test]
-fn the_line_is_bounded_and_those_who_are_gone_make_room() {
-    let (waiting, _) = line(&vec![100; PAUSED_MAX]);
+fn the_line_is_bounded_and_who_leaves_makes_room() {
+    let (waiting, places) = line(&vec![100; PAUSED_MAX]);
+    assert_eq!(waiting.pause(), Pause::Full);
     assert!(waiting.line_up(waiter(0), Nanos(100)).is_none());
-    // Their streams are gone, all of them.
+    waiting.remove(7, Some(places[7]));
     assert_eq!(waiting.pause(), Pause::Room);
-    assert!(waiting.is_empty());
+    assert!(waiting.line_up(waiter(0), Nanos(100)).is_some());
 }
 
 #[test]

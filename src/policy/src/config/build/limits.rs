@@ -68,9 +68,25 @@ impl Site<'_> {
             if part == KeyPart::ApiKey && !self.takes("api_keys") {
                 self.warn(&placed.path, "no API keys are taken, so this is `-` for everybody");
             }
+            if let KeyPart::Header(name) = &part {
+                self.key_header(&placed.path, name);
+            }
             key.push(part);
         }
         key
+    }
+
+    /// Refuses headers that tell nobody apart, or that nobody may read.
+    fn key_header(&mut self, path: &str, name: &str) {
+        if self.places.is_forwarded(name) {
+            let wrong = format!("counts by what the client wrote into {name}, which is replaced");
+            self.mistake(path, wrong, "user, or claim:NAME");
+        }
+        // Keys that are refused are shown to administrators and written down.
+        if ["authorization", "cookie"].contains(&name) || self.places.is_credential_header(name) {
+            let wrong = format!("would show what is in {name}, which is a secret");
+            self.mistake(path, wrong, "user, or api_key");
+        }
     }
 
     /// Whether credentials of that kind are taken.
