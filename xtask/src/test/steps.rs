@@ -30,7 +30,7 @@ pub(super) fn all() -> Vec<Step> {
         step("fuzzing, briefly", Sources, 12, fuzz),
         step(BUILD, Build, 20, artefacts),
         step("the filter's imports, exports and size", Artefacts, 1, interface),
-        step("end to end on Envoy 1.40", Slow, 15, end_to_end),
+        step("end to end on Envoy 1.40", Slow, 24, end_to_end),
         step("end to end on Envoy 1.36, the smaller pass", Slow, 10, oldest),
         step("cargo xtask up, from outside", Slow, 10, upbox::test),
         step("docker-compose", Slow, 15, compose_run),
