@@ -243,12 +243,12 @@ pub(super) async fn delete(
 }
 
 /// Takes a ban back. What a penalty did is in Envoy's memory too: it stays known as lifted until it
-/// would have ended.
+/// has ended there for sure.
 fn lift(key: &BanKey, held: &Held, now_ms: u64) -> Result<Change, Problem> {
     let there = held.bans().get(key).filter(|ban| ban.in_force(now_ms).is_some());
     let mut ban = there.ok_or(Problem::UnknownBan)?.clone();
     ban.admin = None;
-    ban.penalty = ban.penalty.filter(|penalty| now_ms < penalty.until_ms);
+    ban.penalty = ban.penalty.filter(|penalty| now_ms < penalty.lifted_until_ms());
     Ok(match &mut ban.penalty {
         None => Change::DropBan(*key),
         Some(penalty) => {

@@ -307,11 +307,25 @@ fn plan(
     (gone, kept)
 }
 
+/// Whether a ban says everything that another one could. The filter's own record goes by the same
+/// rule: of two bans the longer one stays, and one that was lifted makes room.
+fn covers(ban: &PenaltyBan, stands: Stands, made: &PenaltyBan, now_ms: u64) -> bool {
+    // Reports of two VMs may come in any order: what was made before and is no longer was lifted with
+    // it. A time that is still to come is that of a clock that was wrong, and tells no order.
+    let earlier = made.made_ms < ban.made_ms && ban.made_ms <= now_ms;
+    ban.serial == made.serial
+        || match stands {
+            Stands::Banned => ban.until_ms > made.until_ms,
+            Stands::Lifted => earlier && ban.until_ms >= made.until_ms,
+        }
+}
+
 /// What is known of a name after a penalty's ban; `None` when that is nothing new.
 fn joined(there: &Ban, made: &PenaltyBan, now_ms: u64) -> Option<Ban> {
-    // Reports of two VMs may come in any order: the ban that was made last counts.
-    let known = |ban: &PenaltyBan| ban.serial == made.serial || ban.made_ms > made.made_ms;
-    if made.until_ms <= now_ms || there.penalty.as_ref().is_some_and(known) {
+    let known = there.penalty.as_ref().zip(there.stands());
+    if made.until_ms <= now_ms
+        || known.is_some_and(|(ban, stands)| covers(ban, stands, made, now_ms))
+    {
         return None;
     }
     // An administrator's ban that lasts as long stays as it is; one that is shorter is over by what

@@ -7,6 +7,11 @@
 use policy::replica::bans::{Kind, Name, Print, Record, Verdict};
 use serde::{Deserialize, Serialize};
 
+/// For how long beyond its end it stays known that a penalty's ban was lifted, in milliseconds: the
+/// filter's own record ends by a clock that does not follow when the wall clock is set forward. An
+/// hour is more than a clock that is looked after is ever wrong by.
+const LIFTED_MARGIN_MS: u64 = 3_600_000;
+
 /// By what a ban is known: the fingerprint of kind and name, then that of the provider (big-endian; 0
 /// for every provider).
 pub(crate) type BanKey = [u8; 24];
@@ -59,6 +64,13 @@ pub(crate) struct PenaltyBan {
     pub(crate) stands: Stands,
 }
 
+impl PenaltyBan {
+    /// From when on nobody needs to know that it was lifted.
+    pub(crate) const fn lifted_until_ms(&self) -> u64 {
+        self.until_ms.saturating_add(LIFTED_MARGIN_MS)
+    }
+}
+
 /// Whether a penalty's ban holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -106,6 +118,12 @@ impl Ban {
         key
     }
 
+    /// How the penalty's ban stands by all that was said: beside an administrator's word it is lifted.
+    pub(crate) fn stands(&self) -> Option<Stands> {
+        let penalty = self.penalty.as_ref()?;
+        Some(if self.admin.is_some() { Stands::Lifted } else { penalty.stands })
+    }
+
     /// The ban that is in force; `None` where none is.
     pub(crate) fn in_force(&self, now_ms: u64) -> Option<Source<'_>> {
         let source = match (&self.admin, &self.penalty) {
@@ -119,7 +137,8 @@ impl Ban {
     /// From when on nothing of it matters; `None` for never.
     pub(crate) fn over_ms(&self) -> Option<u64> {
         let admin = self.admin.as_ref().map_or(Some(0), |admin| admin.until_ms)?;
-        Some(admin.max(self.penalty.as_ref().map_or(0, |ban| ban.until_ms)))
+        let told = self.penalty.as_ref().zip(self.stands()).map(told);
+        Some(admin.max(told.map_or(0, |(_, until)| until)))
     }
 
     /// What the filter is told of it.
@@ -131,12 +150,19 @@ impl Ban {
             .admin
             .as_ref()
             .map(|admin| record(0, Verdict::Banned, admin.until_ms.unwrap_or(u64::MAX)));
-        let penalty = self.penalty.as_ref().map(|ban| {
-            let holds = self.admin.is_none() && ban.stands == Stands::Banned;
-            let verdict = if holds { Verdict::Banned } else { Verdict::Lifted };
-            record(ban.serial, verdict, ban.until_ms)
+        let penalty = self.penalty.as_ref().zip(self.stands()).map(|(ban, stands)| {
+            let (verdict, until_ms) = told((ban, stands));
+            record(ban.serial, verdict, until_ms)
         });
         admin.into_iter().chain(penalty)
+    }
+}
+
+/// What is said of a penalty's ban, and until when.
+const fn told((ban, stands): (&PenaltyBan, Stands)) -> (Verdict, u64) {
+    match stands {
+        Stands::Banned => (Verdict::Banned, ban.until_ms),
+        Stands::Lifted => (Verdict::Lifted, ban.lifted_until_ms()),
     }
 }
 
@@ -204,16 +230,38 @@ mod tests {
     #[test]
     fn an_administrators_word_takes_the_place_of_the_penaltys() {
         let (banned, lifted) = (Verdict::Banned, Verdict::Lifted);
+        let later = 90 + LIFTED_MARGIN_MS;
         check(&ban(None, None), None, Some(0), &[]);
         check(&ban(Some(None), None), Some(None), None, &[(0, banned)]);
         check(&ban(Some(Some(60)), None), Some(Some(60)), Some(60), &[(0, banned)]);
         check(&ban(Some(Some(50)), None), None, Some(50), &[(0, banned)]);
         let penalty = Some((90, Stands::Banned));
         check(&ban(None, penalty), Some(Some(90)), Some(90), &[(7, banned)]);
-        check(&ban(Some(Some(60)), penalty), Some(Some(60)), Some(90), &[(0, banned), (7, lifted)]);
+        check(
+            &ban(Some(Some(60)), penalty),
+            Some(Some(60)),
+            Some(later),
+            &[(0, banned), (7, lifted)],
+        );
         // It was meant to end before the penalty's, and does.
-        check(&ban(Some(Some(40)), penalty), None, Some(90), &[(0, banned), (7, lifted)]);
-        check(&ban(None, Some((90, Stands::Lifted))), None, Some(90), &[(7, lifted)]);
+        check(&ban(Some(Some(40)), penalty), None, Some(later), &[(0, banned), (7, lifted)]);
+        check(&ban(None, Some((90, Stands::Lifted))), None, Some(later), &[(7, lifted)]);
+    }
+
+    #[test]
+    fn what_was_lifted_stays_so_beyond_its_end() {
+        let admin = Some(Some(60));
+        for (ban, over) in [
+            (ban(None, Some((90, Stands::Lifted))), 90 + LIFTED_MARGIN_MS),
+            (ban(admin, Some((90, Stands::Banned))), 90 + LIFTED_MARGIN_MS),
+            (ban(None, Some((90, Stands::Banned))), 90),
+            (ban(admin, None), 60),
+        ] {
+            assert_eq!(ban.over_ms(), Some(over));
+            // The filter goes by what it is told, and no longer.
+            let until = ban.records(&ban.key([1, 2])).map(|record| record.until_ms).max();
+            assert_eq!(until, Some(over));
+        }
     }
 
     #[test]

@@ -226,6 +226,54 @@ async fn a_ban_that_was_lifted_is_not_made_again_by_its_repetition() {
     }
 }
 
+/// What is known of somebody by one ban after another was reported; by its serial.
+fn serial_after(there: &Ban, made: (u64, u64, u64), now_ms: u64) -> Option<u64> {
+    let (serial, made_ms, until_ms) = made;
+    let made = PenaltyBan { serial, made_ms, until_ms, ..penalty(0, 0, 0, Stands::Banned) };
+    joined(there, &made, now_ms).and_then(|ban| ban.penalty).map(|ban| ban.serial)
+}
+
+fn penalty(serial: u64, made_ms: u64, until_ms: u64, stands: Stands) -> PenaltyBan {
+    PenaltyBan { serial, limit: "l".into(), level: 0, made_ms, until_ms, stands }
+}
+
+#[test]
+fn the_longer_of_two_bans_stays_unless_it_was_lifted() {
+    let with = |stands, admin: Option<Option<u64>>| Ban {
+        admin: admin.map(|until_ms| AdminBan { since_ms: 1, until_ms, note: None }),
+        penalty: Some(penalty(7, 1000, 9000, stands)),
+        ..Ban::nobody(Kind::User, None, "u".into())
+    };
+    let (shorter, as_long, longer) = ((8, 1500, 8999), (8, 1500, 9000), (8, 1500, 9001));
+    // Made before, but told later: the order in which reports come changes nothing.
+    let earlier = (8, 500, 9001);
+    let banned = with(Stands::Banned, None);
+    for (made, expected) in
+        [(shorter, None), (as_long, Some(8)), (longer, Some(8)), (earlier, Some(8))]
+    {
+        assert_eq!(serial_after(&banned, made, 2000), expected, "{made:?}");
+    }
+    // An administrator's word lifts what the penalty did, as if it were deleted.
+    for lifted in [with(Stands::Lifted, None), with(Stands::Banned, Some(Some(5000)))] {
+        for (made, expected) in [(shorter, Some(8)), (longer, Some(8)), ((7, 1000, 9000), None)] {
+            assert_eq!(serial_after(&lifted, made, 2000), expected, "{made:?}");
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_was_ahead_costs_no_later_ban() {
+    let lifted = |made_ms| Ban {
+        penalty: Some(penalty(7, made_ms, made_ms + 4000, Stands::Lifted)),
+        ..Ban::nobody(Kind::User, None, "u".into())
+    };
+    assert_eq!(serial_after(&lifted(1900), (6, 1800, 5800), 2000), None, "it was lifted with it");
+    assert_eq!(serial_after(&lifted(1900), (6, 1800, 5901), 2000), Some(6), "it lasts longer");
+    assert_eq!(serial_after(&lifted(90_000), (8, 1800, 5800), 2000), Some(8));
+    assert_eq!(serial_after(&lifted(2001), (8, 1800, 5800), 2000), Some(8));
+    assert_eq!(serial_after(&lifted(2000), (8, 1800, 5800), 2000), None);
+}
+
 #[tokio::test]
 async fn a_ban_that_makes_no_sense_costs_no_other() {
     let app = app("127.0.0.1:9902", nobody().await);
