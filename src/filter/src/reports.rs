@@ -17,13 +17,10 @@ use crate::sync::{Line, Trouble, WAY, draw, instance, signed};
 use crate::tokens::Ours;
 use counts::{Counts, Lost};
 use policy::model::Policy;
-use policy::sync::{BanMade, PROTOCOL, REPORT_PATH, REPORTED_MAX, Report};
+use policy::sync::{BanMade, NAMES_MAX, PROTOCOL, REPORT_PATH, REPORTED_MAX, Report};
 use policy::time::{Moment, Nanos};
 use std::rc::Rc;
 
-/// Longest names of one entry together, in bytes: two user names of 256 letters in UTF-8, and the
-/// limit's. What has longer ones is counted as lost.
-const NAMES_MAX: usize = 2048;
 /// Bytes of names and numbers in one report: below what a sidecar reads, with room for the rest. What
 /// does not fit is in the next one.
 const BYTES_MAX: usize = 192 * 1024;
@@ -180,9 +177,7 @@ impl<H: Host> policy::stage::Reports for Reports<H> {
         if self.line.is_none() {
             return;
         }
-        let provider = ban.who.provider.as_ref().map_or(0, String::len);
-        let names = ban.who.name.len() + provider + ban.limit.len();
-        if self.bans.len() >= REPORTED_MAX || names > NAMES_MAX {
+        if self.bans.len() >= REPORTED_MAX || ban.names_len() > NAMES_MAX {
             self.lost = self.lost.saturating_add(1);
         } else {
             self.bans.push(ban);

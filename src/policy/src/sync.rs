@@ -258,6 +258,10 @@ pub struct Report {
 /// Most entries of [`Report::limited`], and of [`Report::bans`].
 pub const REPORTED_MAX: usize = 256;
 
+/// Most bytes of the names of one entry of a report together: two user names of 256 letters in UTF-8,
+/// and the limit's. What has longer ones is counted as lost.
+pub const NAMES_MAX: usize = 2048;
+
 /// A key that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limited {
@@ -284,6 +288,15 @@ pub struct BanMade {
     pub until_ms: u64,
     /// How many bans came before it and are not forgotten.
     pub level: u32,
+}
+
+impl BanMade {
+    /// Bytes of all names together; at most [`NAMES_MAX`].
+    #[must_use]
+    pub fn names_len(&self) -> usize {
+        let provider = self.who.provider.as_ref().map_or(0, String::len);
+        self.who.name.len() + provider + self.limit.len()
+    }
 }
 
 #[cfg(test)]

@@ -159,32 +159,66 @@ fn plan(
     over_secs: u64,
 ) -> Result<(Vec<Change>, Ban), Problem> {
     let there = held.bans().get(&key);
-    let mut changes = match there {
-        Some(_) => Vec::new(),
-        None => room(held, 1, max, over_secs, |_| false).ok_or(Problem::Full(FULL, max))?,
-    };
+    let mut room = Room::new(held.bans().len(), max, || over(held, over_secs));
+    if there.is_none() && room.take() == Place::None {
+        return Err(Problem::Full(FULL, max));
+    }
+    let mut changes = room.gone();
     let banned = Ban { admin: Some(ban), ..there.cloned().unwrap_or(who) };
     changes.push(Change::PutBan(key, banned.clone()));
     Ok((changes, banned))
 }
 
-/// What must go so that there is room for `new` bans more: what is over takes nobody's place, but
-/// what `stays`. `None` when that is not enough.
-pub(super) fn room(
-    held: &Held,
-    new: usize,
-    max: usize,
-    over_secs: u64,
-    stays: impl Fn(&BanKey) -> bool,
-) -> Option<Vec<Change>> {
-    let there = held.bans().len();
-    if there.saturating_add(new) <= max {
-        return Some(Vec::new());
-    }
+/// Bans that are over and may be forgotten.
+pub(super) fn over(held: &Held, over_secs: u64) -> Vec<Change> {
     let mut gone = expired(held, over_secs);
-    gone.retain(|drop| matches!(drop, Change::DropBan(key) if !stays(key)));
-    let left = there.saturating_sub(gone.len()).saturating_add(new);
-    (left <= max).then_some(gone)
+    gone.retain(|drop| matches!(drop, Change::DropBan(_)));
+    gone
+}
+
+/// Places for new bans. What is over takes nobody's place; it is looked for at most once, and not
+/// before there is no other place left, because that is a walk over everything.
+pub(super) struct Room<F> {
+    there: usize,
+    max: usize,
+    over: Option<F>,
+    gone: Vec<Change>,
+}
+
+/// Whether there is a place for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// There is, and it is taken now.
+    Found,
+    /// Everything is full.
+    None,
+}
+
+impl<F: FnOnce() -> Vec<Change>> Room<F> {
+    /// For `max` bans, of which some are `there`; `over` drops those that are over.
+    pub(super) const fn new(there: usize, max: usize, over: F) -> Self {
+        Self { there, max, over: Some(over), gone: Vec::new() }
+    }
+
+    /// Takes a place.
+    pub(super) fn take(&mut self) -> Place {
+        if self.there >= self.max
+            && let Some(over) = self.over.take()
+        {
+            self.gone = over();
+            self.there = self.there.saturating_sub(self.gone.len());
+        }
+        if self.there >= self.max {
+            return Place::None;
+        }
+        self.there = self.there.saturating_add(1);
+        Place::Found
+    }
+
+    /// What must go for those that have a place.
+    pub(super) fn gone(self) -> Vec<Change> {
+        self.gone
+    }
 }
 
 /// `GET /gateway/bans`: those that are in force.

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(500);
+/// A load that is older is none: the kernel has not answered for so long, and what the machine was
+/// like before says little. A few looks, one of which may be slow.
+const FRESH: Duration = Duration::from_secs(2);
 /// Looks that a share of time is taken over: half a second alone is too restless to throttle by.
 const OVER: usize = 2;
 /// From this share of memory on there is pressure, in thousandths: below it Linux keeps pages that it
@@ -28,21 +31,27 @@ const DEPTH_MAX: usize = 16;
 /// Where Linux shows the groups.
 const GROUPS: &str = "sys/fs/cgroup";
 
-/// The load, as it was last seen.
+/// The load, as it was last seen, and when.
 #[derive(Debug, Default)]
-pub(super) struct Load(Mutex<Option<u32>>);
+pub(super) struct Load(Mutex<Option<(u32, Instant)>>);
 
 impl Load {
-    /// In thousandths; `None` while nobody looks, or before two looks.
+    /// In thousandths; `None` while nobody looks, before two looks, and when a look takes longer than
+    /// [`FRESH`].
     pub(super) fn now(&self) -> Option<u32> {
-        *self.lock()
+        self.at(Instant::now())
     }
 
-    fn set(&self, load: Option<u32>) {
+    fn at(&self, now: Instant) -> Option<u32> {
+        let fresh = |(_, seen): &(u32, Instant)| now.saturating_duration_since(*seen) <= FRESH;
+        self.lock().filter(fresh).map(|(load, _)| load)
+    }
+
+    fn set(&self, load: Option<(u32, Instant)>) {
         *self.lock() = load;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<u32>> {
+    fn lock(&self) -> MutexGuard<'_, Option<(u32, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -65,7 +74,8 @@ pub(super) fn start(app: &Arc<App>) {
             // Files that the kernel makes up may take a while on a machine in need.
             let look = tokio::task::spawn_blocking(|| Look::at(Path::new("/"))).await;
             if let Ok(look) = look {
-                app.load.set(looks.add(look));
+                let seen = look.at;
+                app.load.set(looks.add(look).map(|load| (load, seen)));
             }
         }
     });

@@ -6,7 +6,7 @@ mod tests;
 mod top;
 
 use super::App;
-use super::bans::{NAME_MAX, canonical, room, whose};
+use super::bans::{Place, Room, canonical, over, whose};
 use super::problem::{Problem, json_reply};
 use super::replica::Held;
 use super::state::durably;
@@ -16,9 +16,9 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use policy::replica::bans::{BANS_MAX, Kind};
-use policy::sync::{BanMade, REPORTED_MAX, Report};
+use policy::sync::{BanMade, NAMES_MAX, REPORTED_MAX, Report};
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -28,8 +28,9 @@ use tracing::{info, warn};
 
 /// Longest report: [`REPORTED_MAX`] keys and bans with two kilobytes each.
 const BODY_MAX: usize = 1024 * 1024;
-/// Longest key that is counted: eight parts that are not made to be long.
-const KEY_MAX: usize = 2048;
+/// Places for bans that penalties leave to administrators, who must be able to act while somebody
+/// attacks from many addresses.
+const ADMINS_MIN: usize = 1000;
 /// VMs whose last number is known: four Envoys with 256 workers each, one after the other.
 const WORKERS_MAX: usize = 1024;
 /// Limits whose refused keys are counted: those of two policies, while one follows the other.
@@ -102,7 +103,7 @@ impl Reports {
         self.told().limits.get_mut(limit).map(|top| top.list(now)).unwrap_or_default()
     }
 
-    /// Keys and bans for which there was no room, here or in a VM.
+    /// Keys and bans for which there was no room, here or in a VM, or that could not be understood.
     pub(super) fn lost(&self) -> u64 {
         self.told().lost
     }
@@ -125,8 +126,8 @@ impl Reports {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts refused keys, once for each number of a VM.
-    fn take(&self, report: &Report) -> Outcome {
+    /// Counts refused keys, and bans that were `lost` here, once for each number of a VM.
+    fn take(&self, report: &Report, lost: u64) -> Outcome {
         let (at, now) = (Instant::now(), self.started.elapsed());
         let mut told = self.told();
         let worker = (report.instance.clone(), report.worker.clone());
@@ -141,9 +142,9 @@ impl Reports {
             }
         }
         told.workers.insert(worker, Last { number: report.number, at });
-        told.lost = told.lost.saturating_add(report.lost);
+        told.lost = told.lost.saturating_add(report.lost).saturating_add(lost);
         for limited in &report.limited {
-            if limited.key.len() > KEY_MAX || limited.limit.len() > NAME_MAX {
+            if limited.limit.len().saturating_add(limited.key.len()) > NAMES_MAX {
                 told.lost = told.lost.saturating_add(1);
                 continue;
             }
@@ -187,31 +188,30 @@ async fn take(app: &Arc<App>, request: Request) -> Result<Outcome, Problem> {
     }
     // A ban is known by its serial: taking it twice changes nothing, and one of a report that was
     // counted and could not be stored must not be lost.
+    let mut lost = 0;
     if !report.bans.is_empty() {
         let bans = report.bans.clone();
-        durably(app, move |app| keep(app, &bans)).await?;
+        lost = durably(app, move |app| keep(app, &bans)).await?;
     }
-    Ok(app.reports.take(&report))
+    Ok(app.reports.take(&report, lost))
 }
 
-/// Makes bans durable and offers them to the filter.
-fn keep(app: &App, bans: &[BanMade]) -> Result<(), Problem> {
+/// Makes bans durable and offers them to the filter. Gives how many of them are not kept.
+fn keep(app: &App, bans: &[BanMade]) -> Result<u64, Problem> {
     let now_ms = moment::now_ms();
     let keys = app.replica.keys();
     let made: Vec<Made> = bans.iter().filter_map(|ban| Made::read(ban, keys)).collect();
-    if made.len() < bans.len() {
+    let senseless = bans.len().saturating_sub(made.len());
+    if senseless > 0 {
         app.complaints.say(|| warn!("the filter reported a ban that cannot be understood"));
     }
     let over_secs = (now_ms / 1000).min(app.expiry.agreed());
-    let (kept, position) = app
-        .replica
-        .change(|held| Ok::<_, Problem>(plan(&made, held, BANS_MAX, now_ms, over_secs)))?;
+    let max = BANS_MAX.saturating_sub(ADMINS_MIN);
+    let (kept, position) =
+        app.replica.change(|held| Ok::<_, Problem>(plan(&made, held, max, now_ms, over_secs)))?;
     if kept.full > 0 {
-        let mut told = app.reports.told();
-        told.lost = told.lost.saturating_add(kept.full);
-        drop(told);
         app.complaints.say(|| {
-            warn!(most = BANS_MAX, "no room for more bans: those of penalties end with Envoy");
+            warn!(most = max, "no room for more bans: those of penalties end with Envoy");
         });
     }
     for (whose, ban) in kept.bans {
@@ -230,7 +230,8 @@ fn keep(app: &App, bans: &[BanMade]) -> Result<(), Problem> {
         );
     }
     app.channel.offer(|| app.replica.position());
-    Ok(())
+    let senseless = u64::try_from(senseless).unwrap_or(u64::MAX);
+    Ok(kept.full.saturating_add(senseless))
 }
 
 /// A ban that a penalty made, understood.
@@ -248,8 +249,7 @@ impl Made {
         let provider = made.who.provider.clone().filter(|_| kind == Kind::User);
         let name = canonical(kind, &made.who.name)?;
         let serial = u64::from_str_radix(&made.serial, 16).ok().filter(|serial| *serial > 0)?;
-        let texts = [Some(&name), provider.as_ref(), Some(&made.limit)];
-        if texts.into_iter().flatten().any(|text| text.len() > NAME_MAX) {
+        if made.names_len() > NAMES_MAX {
             return None;
         }
         let who = Ban::nobody(kind, provider, name);
@@ -273,7 +273,7 @@ struct Kept {
     full: u64,
 }
 
-/// What is to be changed so that bans are known.
+/// What is to be changed so that bans are known: at most `max` of them beside those that are over.
 fn plan(
     made: &[Made],
     held: &Held,
@@ -283,28 +283,40 @@ fn plan(
 ) -> (Vec<Change>, Kept) {
     let mut after: BTreeMap<BanKey, Ban> = BTreeMap::new();
     let mut kept = Kept::default();
-    let mut gone = Vec::new();
-    let mut new = 0_usize;
     // Who is known already comes first: what has to make room is then known to be over.
     let (known, unknown): (Vec<_>, Vec<_>) =
         made.iter().partition(|made| held.bans().contains_key(&made.key));
-    for Made { key, who, ban } in known.into_iter().chain(unknown) {
-        let there = after.get(key).or_else(|| held.bans().get(key));
-        let Some(banned) = joined(there.unwrap_or(who), ban, now_ms) else { continue };
-        if there.is_none() {
-            let stays = |key: &BanKey| after.contains_key(key);
-            let Some(room) = room(held, new.saturating_add(1), max, over_secs, stays) else {
-                kept.full = kept.full.saturating_add(1);
-                continue;
-            };
-            gone = room;
-            new = new.saturating_add(1);
+    for made in known {
+        let there = after.get(&made.key).or_else(|| held.bans().get(&made.key));
+        if let Some(banned) = joined(there.unwrap_or(&made.who), &made.ban, now_ms) {
+            kept.put(made, banned, &mut after);
         }
-        kept.bans.push((whose(key, who), ban.clone()));
-        after.insert(*key, banned);
     }
-    gone.extend(after.into_iter().map(|(key, ban)| Change::PutBan(key, ban)));
-    (gone, kept)
+    let stay: BTreeSet<BanKey> = after.keys().copied().collect();
+    let mut room = Room::new(held.bans().len(), max, || {
+        let mut gone = over(held, over_secs);
+        gone.retain(|drop| matches!(drop, Change::DropBan(key) if !stay.contains(key)));
+        gone
+    });
+    for made in unknown {
+        let there = after.get(&made.key);
+        let Some(banned) = joined(there.unwrap_or(&made.who), &made.ban, now_ms) else { continue };
+        if there.is_none() && room.take() == Place::None {
+            kept.full = kept.full.saturating_add(1);
+            continue;
+        }
+        kept.put(made, banned, &mut after);
+    }
+    let mut changes = room.gone();
+    changes.extend(after.into_iter().map(|(key, ban)| Change::PutBan(key, ban)));
+    (changes, kept)
+}
+
+impl Kept {
+    fn put(&mut self, made: &Made, banned: Ban, after: &mut BTreeMap<BanKey, Ban>) {
+        self.bans.push((whose(&made.key, &made.who), made.ban.clone()));
+        after.insert(made.key, banned);
+    }
 }
 
 /// Whether a ban says everything that another one could. The filter's own record goes by the same

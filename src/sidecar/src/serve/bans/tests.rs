@@ -204,6 +204,25 @@ async fn one_more_than_the_most_is_a_conflict_and_what_is_over_takes_no_place() 
     assert_eq!(put("d", None, 100), Err(Problem::Full(FULL, 2)));
 }
 
+#[test]
+fn what_is_over_is_looked_for_once_and_only_when_it_is_needed() {
+    let looks = std::cell::Cell::new(0);
+    let mut room = Room::new(1, 2, || {
+        looks.set(looks.get() + 1);
+        vec![Change::DropBan([0; 24])]
+    });
+    let mut takes = [Place::None; 4];
+    for (take, expected) in takes.iter_mut().zip([0, 1, 1, 1]) {
+        *take = room.take();
+        assert_eq!(looks.get(), expected);
+    }
+    assert_eq!(takes, [Place::Found, Place::Found, Place::None, Place::None]);
+    assert!(matches!(room.gone().as_slice(), [Change::DropBan(_)]));
+    // More than the most are there already: one that is over is not enough.
+    let mut crowded = Room::new(5, 2, || vec![Change::DropBan([0; 24])]);
+    assert_eq!(crowded.take(), Place::None);
+}
+
 #[tokio::test]
 async fn bad_input_names_its_field_and_changes_nothing() {
     let (app, _, filter) = pair().await;

@@ -155,6 +155,19 @@ fn this_machine_can_be_looked_at() {
     assert!(look.processors.is_some() && look.memory.is_some(), "{look:?}");
 }
 
+#[test]
+fn a_load_that_nobody_has_looked_at_for_long_is_not_told() {
+    let (load, start) = (Load::default(), Instant::now());
+    assert_eq!(load.at(start), None);
+    load.set(Some((700, start)));
+    assert_eq!(load.at(start), Some(700));
+    assert_eq!(load.at(start + FRESH), Some(700));
+    assert_eq!(load.at(start + FRESH + Duration::from_millis(1)), None);
+    assert!(FRESH > EVERY * 2, "one slow look is no silence");
+    load.set(None);
+    assert_eq!(load.at(start), None);
+}
+
 /// Polls once, without being held.
 async fn poll(app: &Arc<App>, load: bool) -> Value {
     let needs = Needs { load, ..Needs::default() };

@@ -114,22 +114,22 @@ async fn the_most_refused_keys_are_listed_with_names_for_the_token_only() {
 async fn memory_for_workers_limits_and_keys_is_bounded() {
     let reports = Reports::new();
     for index in 0..WORKERS_MAX + 50 {
-        assert_eq!(reports.take(&report(&format!("w-{index}"), 1)), Outcome::Counted);
+        assert_eq!(reports.take(&report(&format!("w-{index}"), 1), 0), Outcome::Counted);
     }
     assert_eq!(reports.told().workers.len(), WORKERS_MAX);
     // The one that was heard of last is still known.
     let last = report(&format!("w-{}", WORKERS_MAX + 49), 1);
-    assert_eq!(reports.take(&last), Outcome::Repeated);
+    assert_eq!(reports.take(&last, 0), Outcome::Repeated);
     let heavy = Report { limited: vec![limited("heavy", "k", 1000)], ..report("x", 1) };
-    reports.take(&heavy);
+    reports.take(&heavy, 0);
     for index in 0..LIMITS_MAX + 20 {
         let one = limited(&format!("l-{index}"), "k", 1);
-        reports.take(&Report { limited: vec![one], ..report("x", index as u64 + 2) });
+        reports.take(&Report { limited: vec![one], ..report("x", index as u64 + 2) }, 0);
     }
     assert_eq!(reports.told().limits.len(), LIMITS_MAX);
     assert_eq!(reports.top("heavy").len(), 1, "the least refused ones made room");
-    let long = limited("heavy", &"x".repeat(KEY_MAX + 1), 1);
-    reports.take(&Report { limited: vec![long], ..report("y", 1) });
+    let long = limited("heavy", &"x".repeat(NAMES_MAX - 4), 1);
+    reports.take(&Report { limited: vec![long], ..report("y", 1) }, 0);
     assert_eq!((reports.lost(), reports.top("heavy").len()), (1, 1));
 }
 
@@ -286,7 +286,7 @@ async fn a_ban_that_makes_no_sense_costs_no_other() {
         ban("ip", "nowhere", "1"),
         ban("user", "zero", "0"),
         ban("user", "words", "xyz"),
-        ban("user", &"x".repeat(NAME_MAX + 1), "1"),
+        ban("user", &"x".repeat(NAMES_MAX + 1), "1"),
         ban("ip", "::ffff:192.0.2.1", "1f"),
         ban("api_key", "k", "ffffffffffffffff"),
     ];
@@ -318,6 +318,47 @@ fn bans_beyond_the_most_are_counted_and_what_is_over_makes_room() {
     // Two bans of one name in one report: the later one counts, in whatever order.
     let two = [banned("a", 4, 50, 99_000), banned("a", 3, 40, 98_000)];
     assert_eq!(put(&two, 1), (1, 0, 2));
+}
+
+#[tokio::test]
+async fn what_is_lost_is_counted_once_for_each_number() {
+    let app = app("127.0.0.1:9902", nobody().await);
+    let mut full = Report { bans: vec![banned("u", 1, 1000, FAR_MS)], lost: 3, ..report("w", 1) };
+    let put = |count: usize| {
+        let ban = |index: usize| {
+            let who = Ban::nobody(Kind::User, None, format!("u-{index}"));
+            let admin = AdminBan { since_ms: 1, until_ms: None, note: None };
+            Change::PutBan(who.key(app.replica.keys()), Ban { admin: Some(admin), ..who })
+        };
+        let puts = (0..count).map(ban).collect();
+        app.replica.change(|_| Ok::<_, Problem>((puts, ()))).unwrap();
+    };
+    put(BANS_MAX - ADMINS_MIN);
+    tell(&app, &full).await;
+    tell(&app, &full).await;
+    assert_eq!(app.reports.lost(), 4, "no room, and that is counted once");
+    full.number = 2;
+    tell(&app, &full).await;
+    assert_eq!(app.reports.lost(), 8);
+    // An administrator has room still.
+    let order = request("POST /gateway/bans", Some(ADMIN), r#"{"ip": "192.0.2.1"}"#);
+    expect(send(&app, order).await, 202, None);
+    // What makes no sense is counted as well: nobody could see it otherwise.
+    let endless = banned(&"x".repeat(NAMES_MAX), 1, 1000, FAR_MS);
+    tell(&app, &Report { bans: vec![endless], ..report("w", 3) }).await;
+    assert_eq!(app.reports.lost(), 9);
+}
+
+#[tokio::test]
+async fn whatever_a_filter_can_report_is_kept() {
+    let app = app("127.0.0.1:9902", nobody().await);
+    let mut long = banned("", 7, 1000, FAR_MS);
+    long.who.name = "x".repeat(NAMES_MAX - long.names_len());
+    assert_eq!(long.names_len(), NAMES_MAX);
+    let key = limited("l", &"k".repeat(NAMES_MAX - 1), 1);
+    tell(&app, &Report { bans: vec![long.clone()], limited: vec![key], ..report("w", 1) }).await;
+    assert!(known(&app, &long.who.name).is_some());
+    assert_eq!((app.reports.top("l").len(), app.reports.lost()), (1, 0));
 }
 
 #[tokio::test]
