@@ -98,6 +98,46 @@ pub fn exhausted(all: &[Exchange], refused: u16) -> Option<Duration> {
     Some(last.saturating_duration_since(first))
 }
 
+/// As [`exhausted`], for a limit that saves what nobody asks for until it is full, which takes it
+/// `full`: without the time in which it may have been full, because nobody asked.
+///
+/// Takes refusals of which each was sent after the one before was answered. What came back between
+/// two of them was given, unless they may lie further apart than `full`.
+#[must_use]
+pub fn exhausted_without_pauses(
+    all: &[Exchange],
+    refused: u16,
+    full: Duration,
+) -> Option<Duration> {
+    let chain = one_after_another(all, refused, Duration::ZERO);
+    let lost = chain.windows(2).map(|pair| match pair {
+        [before, after] => (after.done - before.sent).saturating_sub(full),
+        _ => Duration::ZERO,
+    });
+    let lost: Duration = lost.sum();
+    let (first, last) = (chain.first()?, chain.last()?);
+    Some(last.sent.saturating_duration_since(first.done).saturating_sub(lost))
+}
+
+/// How many refusals certainly were made at least `distance` apart from each other.
+#[must_use]
+pub fn refusals_apart(all: &[Exchange], refused: u16, distance: Duration) -> u64 {
+    u64::try_from(one_after_another(all, refused, distance).len()).unwrap_or(u64::MAX)
+}
+
+/// The longest row of refusals of which each was sent so long after the one before was answered.
+fn one_after_another(all: &[Exchange], refused: u16, distance: Duration) -> Vec<Exchange> {
+    let mut refusals: Vec<_> = all.iter().filter(|e| e.status == refused).copied().collect();
+    refusals.sort_by_key(|e| e.done);
+    let mut row: Vec<Exchange> = Vec::new();
+    for next in refusals {
+        if row.last().is_none_or(|last| next.sent >= last.done + distance) {
+            row.push(next);
+        }
+    }
+    row
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +165,44 @@ mod tests {
     fn what_may_have_been_decided_outside_of_the_span_does_not_count() {
         // The third may have been decided as late as at 600.
         assert!(judge(&[(0, 1), (2, 3), (4, 600)], bucket(2, 2, SECOND)).is_kept());
+    }
+
+    /// Refusals by when they were sent and answered, in milliseconds.
+    fn refusals(requests: &[(u64, u64)]) -> Vec<Exchange> {
+        let zero = Instant::now();
+        let at = |ms: u64| zero + Duration::from_millis(ms);
+        let refusal = |(sent, done): &(u64, u64)| Exchange {
+            sent: at(*sent),
+            done: at(*done),
+            status: 429,
+            connection: 0,
+        };
+        requests.iter().map(refusal).collect()
+    }
+
+    #[test]
+    fn what_a_full_bucket_could_not_save_is_not_asked_for() {
+        let of = |requests: &[(u64, u64)], full| {
+            let full = Duration::from_millis(full);
+            exhausted_without_pauses(&refusals(requests), 429, full).map(|span| span.as_millis())
+        };
+        let busy = [(0, 10), (20, 30), (5, 35), (40, 50), (60, 70)];
+        assert_eq!(of(&busy, 50), Some(50), "from 10 to 60");
+        // From 40 to 270 may be 230, of which it was full for 180.
+        let stalled = [(0, 10), (20, 30), (40, 50), (260, 270), (280, 290), (300, 310)];
+        assert_eq!(of(&stalled, 50), Some(290 - 180));
+        assert_eq!(of(&stalled, 230), Some(290));
+        assert_eq!(of(&[], 50), None);
+    }
+
+    #[test]
+    fn refusals_count_as_apart_only_when_they_certainly_were() {
+        let apart = |requests: &[(u64, u64)]| {
+            refusals_apart(&refusals(requests), 429, Duration::from_millis(100))
+        };
+        assert_eq!(apart(&[]), 0);
+        assert_eq!(apart(&[(0, 10), (109, 120)]), 1);
+        assert_eq!(apart(&[(0, 10), (50, 60), (110, 120), (120, 130), (215, 225), (220, 221)]), 3);
     }
 
     #[test]

@@ -104,12 +104,18 @@ impl Mesh {
         self.envoy.restart()
     }
 
-    /// Ends the sidecar at once and starts it again at the same address with the same data.
+    /// Ends the sidecar at once and starts it again at the same address with the same data. The new
+    /// one knows the policy in force when this returns.
     ///
     /// # Errors
     /// It does not come back, or filter and sidecar do not find each other.
     pub fn restart_sidecar(&mut self) -> Result<()> {
         self.sidecar()?.restart()?;
+        // What the filter says of the connection may still be about the old one.
+        wait::until_true("the new sidecar to hear the filter", SOON, || {
+            let limits = self.sidecar()?.get("/gateway/rate-limits")?.expect(200)?.json();
+            Ok(limits.get("connected") == Some(&Value::Bool(true)))
+        })?;
         self.until_synced(SOON)
     }
 

@@ -5,7 +5,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use test_harness::exact::{bucket, exhausted, share, tightest, window};
+use test_harness::exact::{
+    bucket, exhausted_without_pauses, refusals_apart, share, tightest, window,
+};
 use test_harness::pour::{Exchange, Next, Pour, get};
 use test_harness::{Mesh, policy};
 
@@ -17,6 +19,9 @@ const CONNECTIONS: usize = 32;
 const SECOND: Duration = Duration::from_secs(1);
 /// Sub-windows of a sliding window (`docs/rate-limiting.md`).
 const PARTS: u32 = 10;
+/// From so many requests a second on workers take tokens in advance (`docs/rate-limiting.md`). The
+/// hot cases are little above it, so that a slow machine can offer more than they give.
+const HOT: u64 = 1000;
 
 /// A limit, the load that it is under, and where that goes.
 struct Case {
@@ -81,21 +86,23 @@ fn workers_took_part(mesh: &mut Mesh) -> Result<()> {
 }
 
 /// Says what was measured, and that no span holds more than `allowed`.
-fn never_too_many(
-    case: &Case,
-    all: &[Exchange],
-    allowed: impl Fn(Duration) -> u64,
-) -> Result<(u64, Duration)> {
+fn never_too_many(case: &Case, all: &[Exchange], allowed: impl Fn(Duration) -> u64) -> Result<u64> {
     let admitted = all.iter().filter(|e| e.status == case.admitted);
     let admitted: Vec<_> = admitted.map(|e| (e.sent, e.done)).collect();
     let found = tightest(&admitted, allowed).context("nothing was admitted")?;
-    let span = exhausted(all, 429).context("nothing was refused")?;
     let name = case.name;
     println!("{name}: {} requests in {:?}, {} admitted", all.len(), case.lasts, admitted.len());
-    println!("{name}: nearest to the bound: {found:?}; nothing left for {span:?}");
+    println!("{name}: nearest to the bound: {found:?}");
     ensure!(found.is_kept(), "{name} admitted too many: {found:?}");
-    ensure!(all.len() >= 2 * admitted.len(), "{name} was hardly offered more than it gives");
-    Ok((admitted.len() as u64, span))
+    ensure!(
+        all.len() * 2 >= admitted.len() * 3,
+        "too slow a machine: {name} gave {} of the {} requests that were offered in {:?}, and a \
+         limit that is not exceeded by half shows nothing",
+        admitted.len(),
+        all.len(),
+        case.lasts
+    );
+    Ok(admitted.len() as u64)
 }
 
 /// At least 99 % of what the bucket gives while it is asked for more: its whole burst before the first
@@ -103,25 +110,31 @@ fn never_too_many(
 fn token_bucket_is_exact(case: &Case) -> Result<()> {
     let (requests, burst) = (case.requests, case.burst.unwrap_or(case.requests));
     let all = offer(case)?;
-    let (admitted, span) = never_too_many(case, &all, bucket(burst, requests, SECOND))?;
+    let admitted = never_too_many(case, &all, bucket(burst, requests, SECOND))?;
+    let full = SECOND * u32::try_from(burst)? / u32::try_from(requests)?;
+    let span = exhausted_without_pauses(&all, 429, full).context("nothing was refused")?;
     let given = burst + share(requests, span, SECOND);
-    println!("{}: {admitted} of at least {given}", case.name);
+    println!("{}: {admitted} of at least {given}, with nothing left for {span:?}", case.name);
+    ensure!(span * 2 >= case.lasts, "too slow a machine: nothing was left for {span:?} only");
     ensure!(admitted * 100 >= given * 99, "{admitted} of {given} were admitted");
     Ok(())
 }
 
 /// At least `requests` in any eleven sub-windows: when it refuses, the running sub-window and the ten
-/// before it hold `requests`, and the eleven before these did so when the last of them refused.
+/// before it hold `requests`. Two refusals that are so far apart speak of other ones each.
+///
+/// What a worker has taken in advance and cannot spend, because its connections are not served for
+/// a while, is given back: of a limit that is hot enough for that, 95 % are asked for.
 fn sliding_window_is_exact(case: &Case) -> Result<()> {
     let requests = case.requests;
     let all = offer(case)?;
-    let (admitted, span) = never_too_many(case, &all, window(requests, SECOND))?;
-    let part = SECOND / PARTS;
-    let elevens = 1 + share(1, span.saturating_sub(part), part * (PARTS + 1));
+    let admitted = never_too_many(case, &all, window(requests, SECOND))?;
+    let elevens = refusals_apart(&all, 429, SECOND / PARTS * (PARTS + 1));
     let given = requests * elevens;
-    println!("{}: {admitted} of at least {given}", case.name);
-    ensure!(elevens >= 4, "the load was too short to say anything");
-    ensure!(admitted >= given, "{admitted} of {given} were admitted");
+    let least = if requests >= HOT { given * 95 / 100 } else { given };
+    println!("{}: {admitted} of {given}, at least {least}", case.name);
+    ensure!(elevens >= 3, "too slow a machine: it refused in {elevens} windows only");
+    ensure!(admitted >= least, "{admitted} of {given} were admitted");
     Ok(())
 }
 
@@ -145,8 +158,8 @@ fn a_hot_token_bucket_is_exact_across_workers() -> Result<()> {
     token_bucket_is_exact(&Case {
         name: "hot-bucket",
         algorithm: "token_bucket",
-        requests: 2500,
-        burst: Some(2500),
+        requests: 1200,
+        burst: Some(1200),
         path: "/none",
         admitted: 404,
         depth: 2,
@@ -174,7 +187,7 @@ fn a_hot_sliding_window_is_exact_across_workers() -> Result<()> {
     sliding_window_is_exact(&Case {
         name: "hot-window",
         algorithm: "sliding_window",
-        requests: 2500,
+        requests: 1200,
         burst: None,
         path: "/none",
         admitted: 404,

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use test_harness::load::Load;
 use test_harness::mesh::SOON;
 use test_harness::pour::{Next, Pour, get};
@@ -22,8 +22,6 @@ const CONNECTIONS: usize = 16;
 /// bytes (the name, the value, their place in a map): if each left one, that would be 80 MiB. What
 /// is left to allow for is what allocators keep for threads and connections.
 const GROWTH_MAX: u64 = 8 << 20;
-/// On two busy cores; what is promised is an answer, not a speed.
-const ALL_WITHIN: Duration = Duration::from_secs(240);
 
 /// Sends one request each for clients from `from` to `to`; none of them may be refused.
 fn spray(mesh: &Mesh, from: u64, to: u64) -> Result<()> {
@@ -66,6 +64,8 @@ fn a_million_new_clients_cost_no_memory_and_free_nobody() -> Result<()> {
         asks_on.more(1, SOON)?;
         let asked = asks_on.stop()?.only(&[429])?.total();
         let end = mesh.envoy().process().resident_bytes()?;
+        // A figure, no bound: what is promised is an answer. That answers go on coming is what a
+        // connection of the load waits for, and fails without.
         println!("{MILLION} clients in {took:?}; {asked} requests of the limited one, all refused");
         println!(
             "Envoy has {} KiB before, {} KiB after {FULL_AFTER}, {} KiB at the end",
@@ -76,7 +76,6 @@ fn a_million_new_clients_cost_no_memory_and_free_nobody() -> Result<()> {
         println!("evicted: {evicted_before} records after {FULL_AFTER}, {evicted} at the end");
         ensure!(evicted_before > 0, "the table was not full yet");
         ensure!(end.saturating_sub(full) < GROWTH_MAX, "Envoy has grown from {full} to {end}");
-        ensure!(took < ALL_WITHIN, "it took {took:?}");
         for outcome in ["error_allowed", "error_refused"] {
             let failed = mesh.metric("gateway_rate_limit_total", &[("outcome", outcome)])?;
             println!("{outcome}: {failed}");

@@ -92,6 +92,7 @@ pub(super) async fn answer(
     let grpc = is(&request, CONTENT_TYPE.as_str(), "application/grpc");
     let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
+    script.record_answer();
     Ok(if grpc { grpc_answer(&rule, body) } else { http_answer(&script.name, &rule, &seen, &body) })
 }
 

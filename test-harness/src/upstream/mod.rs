@@ -17,6 +17,7 @@ use script::Script;
 pub use script::{Fault, Rule, Seen};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -85,6 +86,12 @@ impl Upstream {
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         self.script.seen()
+    }
+
+    /// When it began to send its last answer; `None` before the first.
+    #[must_use]
+    pub fn answered(&self) -> Option<Instant> {
+        self.script.answered()
     }
 
     /// How many requests arrived altogether.

@@ -143,6 +143,7 @@ pub(super) struct Script {
     rules: Mutex<Vec<Rule>>,
     seen: Mutex<VecDeque<Seen>>,
     count: AtomicU64,
+    answered: Mutex<Option<Instant>>,
     released: Notify,
 }
 
@@ -153,6 +154,7 @@ impl Script {
             rules: Mutex::default(),
             seen: Mutex::default(),
             count: AtomicU64::new(0),
+            answered: Mutex::default(),
             released: Notify::new(),
         }
     }
@@ -205,6 +207,14 @@ impl Script {
 
     pub(super) fn seen(&self) -> Vec<Seen> {
         lock(&self.seen).iter().cloned().collect()
+    }
+
+    pub(super) fn record_answer(&self) {
+        *lock(&self.answered) = Some(Instant::now());
+    }
+
+    pub(super) fn answered(&self) -> Option<Instant> {
+        *lock(&self.answered)
     }
 
     pub(super) fn count(&self) -> u64 {

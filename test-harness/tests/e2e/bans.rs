@@ -146,13 +146,19 @@ fn limited_or_banned_anew(answer: Response) -> Result<Response> {
     limited(answer)
 }
 
-/// Is banned for so long since a violation; gives the moment before the next one, which comes as
-/// soon as this ban is over.
-fn sit_out(ask: impl Fn() -> Request, seconds: u64, violated: Instant) -> Result<Instant> {
-    let told = wait_told(&banned(ask().send()?)?)?;
+/// That this is what somebody is told who was banned for so long, a moment after `violated`.
+fn is_banned_for(answer: &Response, seconds: u64, violated: Instant) -> Result<()> {
+    let told = wait_told(answer)?;
     // What is left, rounded up: a machine that hangs in between must not make a difference.
     let least = seconds.saturating_sub(violated.elapsed().as_secs());
     ensure!((least..=seconds).contains(&told), "told {told} s instead of {least} to {seconds}");
+    Ok(())
+}
+
+/// Is banned for so long since a violation; gives the moment before the next one, which comes as
+/// soon as this ban is over.
+fn sit_out(ask: impl Fn() -> Request, seconds: u64, violated: Instant) -> Result<Instant> {
+    is_banned_for(&banned(ask().send()?)?, seconds, violated)?;
     let mut next = Instant::now();
     until_true("the end of the ban", SOON, || {
         next = Instant::now();
@@ -168,26 +174,25 @@ fn sit_out(ask: impl Fn() -> Request, seconds: u64, violated: Instant) -> Result
     Ok(next)
 }
 
-/// Bans of 1, 2 and 4 seconds; for each 4 seconds without one a step is forgotten.
+/// Bans of 3 seconds, then of 6 (not 9: that is the most); for each 6 seconds without one a step is
+/// forgotten. The next request has 3 seconds to meet the first ban.
 #[test]
 fn bans_grow_with_each_and_shrink_with_time() -> Result<()> {
-    let ban = json!({ "ban": "1s", "escalate": 2, "max_ban": "4s" });
+    let ban = json!({ "ban": "3s", "escalate": 3, "max_ban": "6s" });
     Mesh::with(house(&[strict("per-client", &json!(["ip"]), 1, &ban)])).run(|mesh| {
         let to = mesh.gateway();
         let ask = || Request::new(to, "GET", "/api/auth/x");
         ask().send()?.expect(200)?;
-        let mut violated = Instant::now();
+        let violated = Instant::now();
         limited(ask().send()?)?;
-        for seconds in [1, 2] {
-            violated = sit_out(ask, seconds, violated)?;
-        }
-        // The third lasts 4 seconds, and another 8 without one make the fourth as long as the second.
-        let over = violated + Duration::from_millis(4000 + 2 * 4000 + 500);
-        banned(ask().send()?)?;
+        let violated = sit_out(ask, 3, violated)?;
+        is_banned_for(&banned(ask().send()?)?, 6, violated)?;
+        // Twice the 6 seconds without a ban, and it is as if there had been none.
+        let over = Instant::now() + Duration::from_millis(6000 + 2 * 6000 + 500);
         until_true("quiet times", SOON, || Ok(Instant::now() > over))?;
-        violated = Instant::now();
+        let violated = Instant::now();
         limited(ask().send()?)?;
-        sit_out(ask, 2, violated).map(|_| ())
+        sit_out(ask, 3, violated).map(|_| ())
     })
 }
 

@@ -323,6 +323,11 @@ fn somebody_is_forgotten_by_every_limit_and_nobody_else_is() -> Result<()> {
     })
 }
 
+/// So many refusals, of which one may have faded: what is listed is of the last while.
+fn about(count: u64) -> [Option<u64>; 2] {
+    [Some(count), Some(count - 1)]
+}
+
 #[test]
 fn who_is_refused_most_is_listed_and_named_to_administrators_only() -> Result<()> {
     Mesh::with(by_identity()).concurrency(4).run(|mesh| {
@@ -336,19 +341,18 @@ fn who_is_refused_most_is_listed_and_named_to_administrators_only() -> Result<()
             let rows = list["limits"].as_array().cloned().unwrap_or_default();
             rows.into_iter().find(|row| row["name"] == limit).context("no such limit")
         };
+        let refused = |row: &Value, key: usize| row["top_keys"][key]["refused"].as_u64();
         let row = until("all refusals to be reported", SOON, || {
             let row = of(&list(mesh)?, "users")?;
-            let total = row["top_keys"].as_array().into_iter().flatten();
-            let total: u64 = total.filter_map(|key| key["refused"].as_u64()).sum();
-            ensure!(total <= 34, "{row}");
-            Ok((total == 34).then_some(row))
+            let all = about(27).contains(&refused(&row, 0)) && about(7).contains(&refused(&row, 1));
+            Ok(all.then_some(row))
         })?;
         ensure!(row["totals"]["over"] == 34 && row["algorithm"] == "token_bucket", "{row}");
         let top = &row["top_keys"];
-        ensure!(top[0]["refused"] == 27 && top[1]["refused"] == 7, "{top}");
+        ensure!(top.as_array().is_some_and(|top| top.len() == 2), "{top}");
         ensure!(top[0]["key"].as_str().is_some_and(|key| key.contains("anna")), "{top}");
         let masked = mesh.sidecar()?.get("/gateway/rate-limits")?.expect(200)?;
-        ensure!(of(&masked.json(), "users")?["top_keys"][0]["refused"] == 27);
+        ensure!(about(27).contains(&refused(&of(&masked.json(), "users")?, 0)));
         let masked = masked.text();
         for name in ["anna", "bert"] {
             ensure!(!masked.contains(name), "{masked}");
@@ -467,7 +471,7 @@ fn every_change_needs_the_token_and_is_written_down() -> Result<()> {
         }
         leaves(mesh, "auth", 2)?;
         put(mesh, "bucket", &json!({ "burst": 10 }))?.expect(200)?;
-        let order = json!({ "user": "anna", "duration": "1h" });
+        let order = json!({ "ip": "203.0.113.7", "duration": "1h" });
         mesh.sidecar()?.post_json("/gateway/bans", &order)?.expect(200)?;
         let log = mesh.sidecar()?.process().stdout()? + &mesh.sidecar()?.process().stderr()?;
         let audit: Vec<&str> = log.lines().filter(|line| line.contains("\"audit\":true")).collect();

@@ -1,20 +1,19 @@
 //! What clients are told of limits, read by a parser of structured fields that shares no code with
 //! what writes them; and that it is true.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use sfv::{BareItem, Item, List, ListEntry, Parser};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use test_harness::mesh::SOON;
 use test_harness::wait::until_true;
-use test_harness::{Mesh, Request, Response, policy};
+use test_harness::{Mesh, Response, policy};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Every limit of these tests gives one request in so many seconds.
-const PER: u64 = 4;
-/// A request that has no answer after that waits its turn.
-const JUDGED_WITHIN: Duration = Duration::from_secs(1);
+const PER: u64 = 6;
+/// So often a slow machine may try what has to be done within a second.
+const ATTEMPTS: usize = 5;
 
 /// A limit for one service, two requests at once.
 fn limit(service: &str, algorithm: &str, more: &Value) -> Value {
@@ -85,17 +84,16 @@ fn told(answer: &Response, limit: &Value) -> Result<(i64, i64)> {
 }
 
 /// Uses a limit up, is refused, comes back when told, and passes.
-fn is_true(to: SocketAddr, service: &str, limit: &Value) -> Result<()> {
-    let ask = || Request::new(to, "GET", &format!("/api/{service}/x"));
+fn is_true(mesh: &Mesh, service: &str, limit: &Value) -> Result<()> {
+    let ask = || mesh.get(&format!("/api/{service}/x"));
+    let labels = [("limit", limit["name"].as_str().unwrap_or_default())];
+    let paused = || mesh.metric("gateway_rate_limit_paused_total", &labels);
     let begin = Instant::now();
     let first = ask().send()?.expect(200)?;
     let (second, refused, at) = std::thread::scope(|scope| -> Result<_> {
         // In a queue this one waits; otherwise it is answered at once.
         let second = scope.spawn(|| ask().send());
-        let sent = Instant::now();
-        until_true("it to be judged", SOON, || {
-            Ok(second.is_finished() || sent.elapsed() > JUDGED_WITHIN)
-        })?;
+        until_true("it to be judged", SOON, || Ok(second.is_finished() || paused()? > 0))?;
         let (refused, at) = (ask().send()?, Instant::now());
         let second = second.join().map_err(|_| anyhow!("a thread failed"))??.expect(200)?;
         Ok((second, refused, at))
@@ -120,10 +118,12 @@ fn is_true(to: SocketAddr, service: &str, limit: &Value) -> Result<()> {
 fn every_algorithm_tells_what_is_left_and_when_to_come_back() -> Result<()> {
     let all: Vec<Value> = limits().into_iter().map(|(_, limit)| limit).collect();
     Mesh::with(policy::with(&json!({ "rate_limits": all }))).run(|mesh| {
-        let to = mesh.gateway();
+        let mesh = &*mesh;
         std::thread::scope(|scope| {
             let check = |(service, limit): (&'static str, Value)| {
-                scope.spawn(move || is_true(to, service, &limit).with_context(|| limit.to_string()))
+                scope.spawn(move || {
+                    is_true(mesh, service, &limit).with_context(|| limit.to_string())
+                })
             };
             let threads: Vec<_> = limits().into_iter().map(check).collect();
             threads
@@ -136,22 +136,45 @@ fn every_algorithm_tells_what_is_left_and_when_to_come_back() -> Result<()> {
 /// Not only not too early: a second before the time that a client is told it would be refused.
 #[test]
 fn a_client_is_not_told_to_wait_longer_than_it_must() -> Result<()> {
-    let limit = limit("auth", "token_bucket", &json!({ "burst": 1 }));
+    let key = json!({ "burst": 1, "key": ["header:x-client"] });
+    let limit = limit("auth", "token_bucket", &key);
     Mesh::with(policy::with(&json!({ "rate_limits": [limit] }))).run(|mesh| {
-        let ask = || mesh.get("/api/auth/x").send();
-        let begin = Instant::now();
-        ask()?.expect(200)?;
-        let refused = ask()?.expect_refusal(429, "rate-limited")?;
-        let after = begin.elapsed();
-        ensure!(after < SECOND, "too slow a machine to tell: {after:?}");
-        ensure!(integer(&refused, "retry-after")? == PER as i64, "{refused:?}");
-        // The token comes back `PER` after a moment later than `begin`.
-        let early = begin + Duration::from_secs(PER) - SECOND;
-        until_true("a second before", SOON, || Ok(Instant::now() >= early))?;
-        let refused = ask()?.expect_refusal(429, "rate-limited")?;
-        ensure!(integer(&refused, "retry-after")? == 1, "{refused:?}");
-        Ok(())
+        for client in 0..ATTEMPTS {
+            if let InTime::Yes = waits_no_longer(mesh, client)? {
+                return Ok(());
+            }
+        }
+        bail!("{ATTEMPTS} times a request took most of a second: too slow a machine to tell")
     })
+}
+
+/// Whether requests were answered so fast that what they say tells anything.
+enum InTime {
+    Yes,
+    No,
+}
+
+/// As a client that nobody has seen before.
+fn waits_no_longer(mesh: &Mesh, client: usize) -> Result<InTime> {
+    let ask = || mesh.get("/api/auth/x").header("x-client", client.to_string()).send();
+    let begin = Instant::now();
+    ask()?.expect(200)?;
+    // The token was taken between `begin` and now, and comes back `PER` later.
+    let early = Instant::now() + Duration::from_secs(PER) - SECOND;
+    let refused = ask()?;
+    if begin.elapsed() >= SECOND {
+        return Ok(InTime::No);
+    }
+    let refused = refused.expect_refusal(429, "rate-limited")?;
+    ensure!(integer(&refused, "retry-after")? == PER as i64, "{refused:?}");
+    until_true("a second before", SOON, || Ok(Instant::now() >= early))?;
+    let refused = ask()?;
+    if begin.elapsed() >= Duration::from_secs(PER) {
+        return Ok(InTime::No);
+    }
+    let refused = refused.expect_refusal(429, "rate-limited")?;
+    ensure!(integer(&refused, "retry-after")? == 1, "{refused:?}");
+    Ok(InTime::Yes)
 }
 
 #[test]
