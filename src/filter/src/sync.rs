@@ -25,7 +25,7 @@ use crate::store::SharedData;
 use crate::sweep::Sweeping;
 use lease::Lease;
 use policy::event::{Event, Events};
-use policy::model::{Limit, LimitAlgorithm, Policy};
+use policy::model::{Cidr, Limit, LimitAlgorithm, Policy};
 use policy::replica::Seeded;
 use policy::sync::{Done, Position, Wants};
 use policy::time::{Moment, Nanos};
@@ -287,6 +287,7 @@ impl State {
 fn wants(policy: &Policy) -> Wants {
     let section = policy.authentication.as_ref();
     let providers = section.iter().flat_map(|section| &section.providers);
+    let text = |Cidr { network, prefix }: &Cidr| format!("{network}/{prefix}");
     let is_adaptive = |limit: &Limit| matches!(limit.algorithm, LimitAlgorithm::Adaptive(_));
     Wants {
         files: policy.files().into_iter().map(Into::into).collect(),
@@ -295,5 +296,6 @@ fn wants(policy: &Policy) -> Wants {
         load: policy.rate_limits.iter().any(is_adaptive),
         limits: policy.rate_limits.iter().map(Limit::in_force).collect(),
         providers: providers.map(|provider| provider.name.clone()).collect(),
+        exempt: policy.ip.exempt.iter().map(text).collect(),
     }
 }

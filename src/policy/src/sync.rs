@@ -81,6 +81,8 @@ pub struct Wants {
     pub limits: Vec<LimitInForce>,
     /// The names of its token providers, which tell users of one name apart.
     pub providers: Vec<String>,
+    /// `ip.exempt`, as prefixes: these addresses are never banned.
+    pub exempt: Vec<String>,
 }
 
 /// A limit as the policy has it, for administrators.

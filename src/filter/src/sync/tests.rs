@@ -126,7 +126,7 @@ fn a_poll_says_who_asks_and_the_first_is_answered_at_once() {
     assert_eq!(poll["state"], json!({"store": "", "number": 0}));
     let wants = json!({
         "files": [], "revocations_max": null, "api_keys": false,
-        "load": false, "limits": [], "providers": [],
+        "load": false, "limits": [], "providers": [], "exempt": [],
     });
     assert_eq!(poll["wants"], wants);
     assert_eq!(poll["instance"], "0000000000000003");

@@ -17,6 +17,7 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use policy::replica::bans::{BANS_MAX, Kind};
+use policy::stage::ip::is_within;
 use policy::sync::Named;
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
@@ -64,6 +65,9 @@ pub(super) async fn post(
 /// Reads a ban: whom, and what is said of them.
 fn wanted(mut fields: Fields, app: &App, now_ms: u64) -> Result<(Ban, AdminBan), Problem> {
     let who = somebody(&mut fields, app)?;
+    if let Some((wrong, allowed)) = never_banned(app, &who) {
+        return Err(fields.refuse(who.kind.name(), wrong, allowed));
+    }
     let duration = fields.span("duration", DURATION_MAX)?;
     let expires = fields.moment("expires")?;
     let note = fields.text("note", NOTE_MAX)?;
@@ -82,6 +86,31 @@ fn wanted(mut fields: Fields, app: &App, now_ms: u64) -> Result<(Ban, AdminBan),
     }
     fields.end(MEMBERS)?;
     Ok((who, AdminBan { since_ms: now_ms, until_ms, note }))
+}
+
+/// Why the policy in force never looks at a ban, and what it looks at instead. Before a filter has
+/// come that is not known.
+fn never_banned(app: &App, who: &Ban) -> Option<(&'static str, &'static str)> {
+    let status = app.channel.status();
+    status.filter.as_ref()?;
+    let wants = &status.wants;
+    match who.kind {
+        Kind::Ip => {
+            let address: IpAddr = who.name.parse().ok()?;
+            let is_exempt = wants.exempt.iter().any(|prefix| is_within(prefix, address));
+            is_exempt.then_some((
+                "is in the policy's ip.exempt, and such addresses are never banned",
+                "an address that is not exempt",
+            ))
+        }
+        Kind::User if wants.providers.is_empty() => {
+            Some(("is nobody: the policy has no token providers", "an ip, or an api_key"))
+        }
+        Kind::ApiKey if !wants.api_keys => {
+            Some(("is nobody: the policy takes no API keys", "an ip, or a user"))
+        }
+        Kind::User | Kind::ApiKey => None,
+    }
 }
 
 /// Reads whom something is about: `ip`, `user` or `api_key`, and `provider` beside a user.

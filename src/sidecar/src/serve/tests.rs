@@ -131,6 +131,7 @@ pub(crate) struct Needs {
     pub(crate) load: bool,
     pub(crate) limits: Vec<LimitInForce>,
     pub(crate) providers: Vec<String>,
+    pub(crate) exempt: Vec<String>,
     /// What comes of a command; without it, it is applied.
     pub(crate) does: Option<Does>,
 }
@@ -141,7 +142,7 @@ pub(crate) type Does = fn(&Action) -> (DoneOutcome, Vec<KeyStanding>);
 pub(crate) fn wants(needs: &Needs) -> Value {
     json!({"files": needs.files, "revocations_max": needs.revocations_max,
            "api_keys": needs.api_keys, "load": needs.load, "limits": needs.limits,
-           "providers": needs.providers})
+           "providers": needs.providers, "exempt": needs.exempt})
 }
 
 /// A filter's copy of the state, as it fetched it.

@@ -31,7 +31,12 @@ async fn listed(app: &Arc<App>, token: Option<&str>) -> Vec<Value> {
 async fn pair() -> (Arc<App>, Arc<Mutex<Copied>>, tokio::task::JoinHandle<()>) {
     let app = app("127.0.0.1:9902", nobody().await);
     let copied = Arc::<Mutex<Copied>>::default();
-    let needs = Needs { providers: vec!["idp".into(), "other".into()], ..Needs::default() };
+    let needs = Needs {
+        providers: vec!["idp".into(), "other".into()],
+        api_keys: true,
+        exempt: vec!["10.9.0.0/16".into(), "2001:db8:9::/48".into()],
+        ..Needs::default()
+    };
     let filter = copier(&app, needs, Arc::clone(&copied));
     connected(&app).await;
     (app, copied, filter)
@@ -264,6 +269,36 @@ async fn bad_input_names_its_field_and_changes_nothing() {
         expect(delete_of(&app, &json!(id)).await, 404, Some("ban-unknown"));
     }
     assert_eq!(app.replica.position().number, 0);
+    filter.abort();
+}
+
+#[tokio::test]
+async fn a_ban_that_this_policy_never_looks_at_is_refused() {
+    let (app, _, filter) = pair().await;
+    for address in ["10.9.1.1", "::ffff:10.9.1.1", "2001:db8:9::1"] {
+        let reply =
+            expect(post_to(&app, &json!({"ip": address})).await, 422, Some("field-invalid"));
+        assert_eq!(reply["field"], "ip");
+        assert!(reply["detail"].as_str().unwrap().contains("ip.exempt"), "{reply}");
+    }
+    expect(post_to(&app, &json!({"ip": "10.10.1.1"})).await, 200, None);
+    filter.abort();
+    // Before a filter has come nobody knows, and afterwards the last word counts.
+    let open = crate::serve::tests::app("127.0.0.1:9902", nobody().await);
+    for body in [json!({"user": "u"}), json!({"api_key": "k"})] {
+        expect(post_to(&open, &body).await, 202, None);
+    }
+    let filter = copier(&open, Needs::default(), Arc::default());
+    connected(&open).await;
+    for (body, field) in [
+        (json!({"user": "v"}), "user"),
+        (json!({"api_key": "l"}), "api_key"),
+        (json!({"user": "v", "provider": "idp"}), "provider"),
+    ] {
+        let reply = expect(post_to(&open, &body).await, 422, Some("field-invalid"));
+        assert_eq!(reply["field"], field, "{reply}");
+    }
+    assert_eq!(open.replica.held().bans().len(), 2);
     filter.abort();
 }
 

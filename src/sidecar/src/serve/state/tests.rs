@@ -77,7 +77,7 @@ async fn gone_client(app: &Arc<App>, line: &str, body: &str, id: &str) -> Vec<St
 async fn silent_filter(app: &Arc<App>) {
     let poll = r#"{"protocol": 3, "instance": "ab", "wait_ms": 0, "done": [],
         "state": {"store": "00000000000000ab", "number": 0},
-        "wants": {"files": [], "revocations_max": 10, "api_keys": false, "load": false, "limits": [], "providers": []},
+        "wants": {"files": [], "revocations_max": 10, "api_keys": false, "load": false, "limits": [], "providers": [], "exempt": []},
         "policy": {"name": "p", "hash": "1", "generation": 7}}"#;
     let poll = request("POST /sync", Some(crate::serve::tests::SYNC), poll);
     expect(send(app, poll).await, 200, None);
