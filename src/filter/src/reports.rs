@@ -167,7 +167,7 @@ fn size(entry: serde_json::Result<Vec<u8>>) -> usize {
 }
 
 impl<H: Host> policy::stage::Reports for Reports<H> {
-    fn limited(&mut self, limit: &str, tag: u64, key: &dyn Fn() -> String) {
+    fn limited(&mut self, limit: &str, tag: u64, key: &dyn Fn() -> Option<String>) {
         if self.line.is_some() && self.counts.count(limit, tag, key) == Lost::Something {
             self.lost = self.lost.saturating_add(1);
         }

@@ -18,7 +18,7 @@ use crate::reply::{Edits, Reply};
 pub use crate::stage::Means;
 use crate::stage::authenticate::{Identity, Interrupt, authenticate};
 use crate::stage::authorize::authorize;
-use crate::stage::ban::{self, Who};
+use crate::stage::ban::{self, Somebody, Who};
 use crate::stage::breaker::{self, Known};
 use crate::stage::limit::{self, Admitted, Refusal, Subject, Turn};
 use crate::stage::{csrf, https, ip};
@@ -96,7 +96,7 @@ fn step<'p>(
             let nearest = admitted.nearest();
             let headers = nearest.map(|near| render::rate_limit_headers(&near, None));
             let rate_limit = headers.unwrap_or_default();
-            let Notes { edits, cookie } = notes;
+            let Notes { edits, cookie, who: _ } = notes;
             Step::Forward(edits, Passage { service, refused: None, permit, rate_limit, cookie })
         }
         Err(Stop::Keys(early)) => {
@@ -128,12 +128,17 @@ fn walk<'p>(
     let path = path::read(facts.path());
     let endpoint = limit::endpoint(&policy.endpoints, facts, &path);
     let subject = Subject { facts, path: &path, endpoint, identity: None };
+    let address = facts.client.map(Who::Ip).filter(|_| !exempt);
     let early = match from {
-        From::Turn(admitted) => return last(policy, facts, means, admitted, now),
-        From::Authentication(early) => early,
+        From::Turn(admitted) => {
+            // Nobody looks after him before his turn, which may be long after he was let in.
+            let somebody = notes.who.as_ref().map(Somebody::who);
+            let admitted = still_free(policy, [address, somebody], admitted, means, now)?;
+            return last(policy, facts, means, admitted, now);
+        }
+        From::Authentication(early) => still_free(policy, [address, None], early, means, now)?,
         From::Start => {
             outside(policy, facts).map_err(Stop::Refuse)?;
-            let address = facts.client.map(Who::Ip).filter(|_| !exempt);
             banned(policy, address, means, now)?;
             let early = limits.clone().filter(|(_, limit)| limit.is_early());
             limit::admit(early, &subject, means, now)
@@ -148,6 +153,9 @@ fn walk<'p>(
     };
     banned(policy, Who::of(&identity).filter(|_| !exempt), means, now)?;
     trusted(policy, facts, &identity, means, notes, now).map_err(Stop::Refuse)?;
+    let early = early
+        .renew(&subject, means, now.monotonic)
+        .map_err(|(refusal, taken)| back(refusal, taken, means, now))?;
     let subject = Subject { identity: Some(&identity), ..subject };
     let late = limits.filter(|(_, limit)| !limit.is_early());
     let admitted = match limit::admit(late, &subject, means, now) {
@@ -156,8 +164,27 @@ fn walk<'p>(
     };
     if let Some(turn) = admitted.turn().filter(|turn| turn.at > now.monotonic) {
         means.events.on(Event::Paused { limit: &turn.limit.name });
+        notes.who = Somebody::of(&identity).filter(|_| !exempt);
     }
     last(policy, facts, means, admitted, now)
+}
+
+/// Looks again whether somebody who waited was banned meanwhile. His turns are given back then, as those
+/// of one who leaves.
+fn still_free<'p>(
+    policy: &Policy,
+    all: [Option<Who<'_>>; 2],
+    admitted: Admitted<'p>,
+    means: &mut Means<'_>,
+    now: Moment,
+) -> Result<Admitted<'p>, Stop<'p>> {
+    for who in all {
+        if let Err(stop) = banned(policy, who, means, now) {
+            admitted.leave(means.store, means.events, now.monotonic);
+            return Err(stop);
+        }
+    }
+    Ok(admitted)
 }
 
 /// What is left for one whom all limits have admitted: his turn, and the breaker, which must hear of
@@ -235,7 +262,9 @@ fn back<'p>(
 ) -> Stop<'p> {
     taken.give_back(means, now.monotonic);
     Stop::Refuse(match refusal {
-        Refusal::Over { nearest, retry } => Refused::Over { nearest, retry },
+        Refusal::Over { nearest, retry } | Refusal::Full { nearest, retry } => {
+            Refused::Over { nearest, retry }
+        }
         Refusal::Overloaded { nearest, retry } => Refused::Overloaded { nearest, retry },
         Refusal::Unavailable => Refused::For(Reason::StateUnavailable),
     })

@@ -38,7 +38,12 @@ impl Counts {
     }
 
     /// Counts a refusal.
-    pub(super) fn count(&mut self, limit: &str, tag: u64, key: &dyn Fn() -> String) -> Lost {
+    pub(super) fn count(
+        &mut self,
+        limit: &str,
+        tag: u64,
+        key: &dyn Fn() -> Option<String>,
+    ) -> Lost {
         if let Some(known) = self.0.get_mut(&tag) {
             known.count = known.count.saturating_add(1);
             return Lost::Nothing;
@@ -51,7 +56,7 @@ impl Counts {
             error = least.and_then(|tag| self.0.remove(&tag)).map_or(0, |gone| gone.count);
             lost = Lost::Something;
         }
-        let key = Some(key()).filter(|key| limit.len() + key.len() <= NAMES_MAX);
+        let key = key().filter(|key| limit.len() + key.len() <= NAMES_MAX);
         if key.is_none() {
             lost = Lost::Something;
         }

@@ -60,7 +60,7 @@ impl Vm {
     fn refuse(&mut self, key: &str) {
         let mut tag = policy::fingerprint::Fingerprint::new([1, 2], "test");
         tag.part(key.as_bytes());
-        self.reports.limited("per-user", tag.finish(), &|| key.to_owned());
+        self.reports.limited("per-user", tag.finish(), &|| Some(key.to_owned()));
     }
 }
 
@@ -349,13 +349,22 @@ fn names_that_nobody_could_type_are_counted_and_not_kept() {
 }
 
 #[test]
+fn a_key_that_has_no_text_is_lost_and_not_told_as_another_one() {
+    let mut vm = Vm::new(FakeHost::new(1));
+    vm.refuse("user=ada");
+    vm.reports.limited("per-user", 7, &|| None);
+    let report = vm.told();
+    assert_eq!((counted(&report), report.lost), (BTreeMap::from([("user=ada", 1)]), 1));
+}
+
+#[test]
 fn a_key_that_is_known_is_not_written_out_again() {
     let mut vm = Vm::new(FakeHost::new(1));
     let written = Cell::new(0);
     for _ in 0..1_000 {
         vm.reports.limited("per-user", 7, &|| {
             written.set(written.get() + 1);
-            "user=ada".to_owned()
+            Some("user=ada".to_owned())
         });
     }
     assert_eq!(written.get(), 1);

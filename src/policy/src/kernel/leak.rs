@@ -5,8 +5,8 @@
 //! `per / requests` apart without drift; a turn is rounded up to a whole nanosecond. A request of
 //! cost `n` takes `n` turns and passes at the first of them.
 
+use super::Judgement;
 use super::token_bucket::{self, FullAt};
-use super::{Judgement, Standing};
 use crate::model::{Bucket, Leak};
 use crate::time::Nanos;
 
@@ -24,9 +24,13 @@ pub struct Queued {
     pub turns: Turns,
     /// The request's turn; not after now means that it passes at once.
     pub at: Nanos,
-    /// The next free turn after it, which tells its place from all others.
-    pub end: FullAt,
+    /// Its turn to the fraction of a nanosecond, and the next free one after it: its place in the queue,
+    /// which is nobody else's.
+    pub place: Stretch,
 }
+
+/// A stretch of the queue, from one turn to another.
+pub type Stretch = (FullAt, FullAt);
 
 /// Takes `cost` turns, if the wait for the last of them does not exceed the queue. A cost of zero
 /// looks and takes nothing. `remaining` counts the places that are left.
@@ -35,11 +39,14 @@ pub struct Queued {
 /// as exactly full.
 #[must_use]
 pub fn take(old: Turns, leak: &Leak, cost: u32, now: Nanos) -> Judgement<Queued> {
-    let queued =
-        |next: FullAt, wait: Nanos| Queued { turns: Turns { next }, at: now + wait, end: next };
+    let (start, wait) = turn(old, leak, now);
+    let queued = |next: FullAt, wait: Nanos| Queued {
+        turns: Turns { next },
+        at: now + wait,
+        place: (start, next),
+    };
     match token_bucket::take(old.next, &bucket(leak), cost, now) {
         Judgement::Admitted { state, standing } => {
-            let wait = wait(old, leak, now);
             Judgement::Admitted { state: queued(state, wait), standing }
         }
         Judgement::Refused { mended, standing, retry } => {
@@ -49,13 +56,11 @@ pub fn take(old: Turns, leak: &Leak, cost: u32, now: Nanos) -> Judgement<Queued>
     }
 }
 
-/// Gives back the place that ends at `place.1`, if nobody has queued up behind it: only then can
-/// another take the turn and nobody comes closer to his neighbour. `place.0` is its turn.
+/// Gives back a place, if nobody has queued up behind it: only then can another take the turn and
+/// nobody comes closer to his neighbour. The one before it is the last then.
 #[must_use]
-pub fn give_back(old: Turns, place: (Nanos, FullAt)) -> Turns {
-    let (at, end) = place;
-    // The turn may be a fraction of a nanosecond later than it was before; it is so only once.
-    if old.next == end { Turns { next: FullAt { ns: at.0, frac: 0 } } } else { old }
+pub fn give_back(old: Turns, (start, end): Stretch) -> Turns {
+    if old.next == end { Turns { next: start } } else { old }
 }
 
 /// The queue as a bucket of places: those that may wait, and the one that passes at once.
@@ -63,11 +68,12 @@ fn bucket(leak: &Leak) -> Bucket {
     Bucket { requests: leak.requests, per: leak.per, burst: leak.queue.saturating_add(1) }
 }
 
-/// Until the next free turn, rounded up.
-fn wait(turns: Turns, leak: &Leak, now: Nanos) -> Nanos {
+/// The next free turn, and until then, rounded up.
+fn turn(turns: Turns, leak: &Leak, now: Nanos) -> (FullAt, Nanos) {
     match token_bucket::take(turns.next, &bucket(leak), 0, now) {
-        Judgement::Admitted { standing: Standing { reset, .. }, .. }
-        | Judgement::Refused { standing: Standing { reset, .. }, .. } => reset,
+        Judgement::Admitted { state, standing } => (state, standing.reset),
+        // Who asks for nothing is not refused.
+        Judgement::Refused { standing, .. } => (turns.next, standing.reset),
     }
 }
 

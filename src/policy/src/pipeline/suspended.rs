@@ -5,6 +5,7 @@ use crate::event::Events;
 use crate::model::Policy;
 use crate::reason::Reason;
 use crate::reply::Edits;
+use crate::stage::ban::Somebody;
 use crate::stage::limit::Detached;
 use crate::store::Store;
 use crate::time::{Moment, Nanos};
@@ -15,6 +16,8 @@ use alloc::string::String;
 pub(super) struct Notes {
     pub(super) edits: Edits,
     pub(super) cookie: Option<String>,
+    /// Of one that is to wait for its turn, whose bans must hold then; `None` for nobody.
+    pub(super) who: Option<Somebody>,
 }
 
 /// A request that waits, the stages before it behind it. Consumed by [`super::resume`], so that it

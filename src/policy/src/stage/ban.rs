@@ -5,13 +5,17 @@
 //! administrator sees, and which outlives Envoy. Where shared data cannot be had nobody is banned: the
 //! limits behind have a failure mode of their own.
 
+mod somebody;
+
+pub use somebody::Somebody;
+
 use crate::event::Event;
 use crate::fingerprint::{self, Fingerprint};
 use crate::kernel::penalty::{Conduct, violate};
 use crate::model::{Limit, Penalty, Policy};
 use crate::replica::bans::{self, Kind, Name, Verdict as Said};
-use crate::stage::Means;
 use crate::stage::authenticate::Identity;
+use crate::stage::{Means, limit};
 use crate::store::{Store, StoreError};
 use crate::sync::{BanMade, Named};
 use crate::table::{self, Keep, Place, Reader, Record, amend};
@@ -138,7 +142,8 @@ fn look_up(
     means: &mut Means<'_>,
     now: Moment,
 ) -> Result<Verdict, StoreError> {
-    let own = if policy.rate_limits.iter().any(|limit| limit.penalty.is_some()) {
+    let may_ban = |limit: &Limit| limit.penalty.is_some() && limit::may_ban(limit, who);
+    let own = if policy.rate_limits.iter().any(may_ban) {
         table::read::<Ban>(means.store, means.events, &who.place(means.seed))?
     } else {
         None
@@ -194,25 +199,28 @@ fn kept(
     let provider = name.provider_print(keys);
     for record in bans::decode(&bytes) {
         let is_his = record.print == print && (record.provider == 0 || record.provider == provider);
-        if !is_his || record.until_ms <= now.wall.as_millis() {
+        if !is_his {
             continue;
         }
         match record.verdict {
+            Said::Banned if record.until_ms <= now.wall.as_millis() => {}
             Said::Banned => kept.ends = kept.ends.max(Some(record.until_ms)),
+            // Its end is by the clock on the wall, which may run ahead of the ban's own.
             Said::Lifted => kept.is_lifted |= own.is_some_and(|own| own.serial == record.serial),
         }
     }
     Ok(kept)
 }
 
-/// Counts a violation of a limit; bans whoever it was when he has made too many.
+/// Counts a violation of a limit; bans whoever it was when he has made too many, and tells for how long
+/// he is banned.
 pub(crate) fn violated(
     limit: &Limit,
     penalty: &Penalty,
     who: &Who<'_>,
     means: &mut Means<'_>,
     now: Moment,
-) {
+) -> Option<Nanos> {
     let place = who.conduct(&limit.name, means.seed);
     let at = now.monotonic;
     let told = amend::<Violations, _>(means.store, means.events, &place, at, |old| {
@@ -221,26 +229,39 @@ pub(crate) fn violated(
         Keep::Put(Violations::new(conduct, penalty), (conduct, ban))
     });
     match told {
-        Err(StoreError::Unavailable | StoreError::Contended) => means.events.on(Event::StoreFailed),
-        Ok((_, None)) => {}
+        Err(StoreError::Unavailable | StoreError::Contended) => {
+            means.events.on(Event::StoreFailed);
+            None
+        }
+        Ok((_, None)) => None,
+        // The level has risen by this ban.
         Ok((conduct, Some(span))) => {
-            // The level has risen by this ban.
-            make(limit, who, span, conduct.level.saturating_sub(1), means, now);
+            Some(make(limit, who, span, conduct.level.saturating_sub(1), means, now))
         }
     }
 }
 
-fn make(limit: &Limit, who: &Who<'_>, span: Nanos, level: u32, means: &mut Means<'_>, now: Moment) {
+/// Bans somebody; for how long he is kept out, which another ban may prolong.
+fn make(
+    limit: &Limit,
+    who: &Who<'_>,
+    span: Nanos,
+    level: u32,
+    means: &mut Means<'_>,
+    now: Moment,
+) -> Nanos {
     let mut bytes = [0; 8];
     (means.random)(&mut bytes);
     // Zero stands for a ban that an administrator made.
     let serial = u64::from_le_bytes(bytes).max(1);
     let ban = Ban { until: now.monotonic + span, serial };
     let place = who.place(means.seed);
+    // One that was lifted must not come back with its number.
+    let lifted = lifted(who, means, now).unwrap_or_default();
     let kept = amend::<Ban, _>(means.store, means.events, &place, now.monotonic, |old| match old {
         // Another limit has banned him for longer: that ban stays, and its number with it.
-        Some(old) if old.until > ban.until => Keep::Same(()),
-        _ => Keep::Put(ban, ()),
+        Some(old) if old.until > ban.until && Some(old) != lifted => Keep::Same(old),
+        _ => Keep::Put(ban, ban),
     });
     if kept.is_err() {
         // The sidecar's record will do it as soon as it is here.
@@ -255,6 +276,15 @@ fn make(limit: &Limit, who: &Who<'_>, span: Nanos, level: u32, means: &mut Means
         until_ms: (now.wall + span).0.div_ceil(1_000_000),
         level,
     });
+    kept.map_or(span, |kept| kept.until - now.monotonic)
+}
+
+/// Somebody's own record, if an administrator has lifted that ban.
+fn lifted(who: &Who<'_>, means: &mut Means<'_>, now: Moment) -> Result<Option<Ban>, StoreError> {
+    let Some(keys) = means.state_keys else { return Ok(None) };
+    let own = table::read::<Ban>(means.store, means.events, &who.place(means.seed))?;
+    let is_lifted = own.is_some() && kept(who, keys, own, means.store, now)?.is_lifted;
+    Ok(own.filter(|_| is_lifted))
 }
 
 /// A ban that a penalty made.
@@ -346,33 +376,4 @@ pub(crate) const fn memory() -> [(u64, u64); 2] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_has_done_most_is_forgotten_last_and_the_forgiven_first() {
-        let now = Nanos::from_secs(1_000);
-        let penalty = Penalty {
-            violations: 9,
-            within: Nanos::from_secs(60),
-            ban: Nanos::from_secs(60),
-            escalate: 1,
-            max_ban: Nanos::from_secs(600),
-        };
-        let weight = |since: u64, count, level, ban_end: u64| {
-            let (since, ban_end) = (Nanos::from_secs(since), Nanos::from_secs(ban_end));
-            Violations::new(Conduct { since, count, level, ban_end }, &penalty).weight(now)
-        };
-        let by_weight = [
-            weight(940, 8, 0, 0),
-            weight(999, 1, 0, 0),
-            weight(950, 2, 0, 0),
-            weight(950, 8, 0, 0),
-            weight(100, 0, 1, 401),
-            weight(0, 0, 2, 0),
-        ];
-        assert_eq!(by_weight[0], 0, "its time is over");
-        assert!(by_weight.is_sorted_by(|one, other| one < other), "{by_weight:?}");
-        assert_eq!(weight(100, 0, 1, 400), 0, "forgiven");
-    }
-}
+mod tests;

@@ -58,8 +58,9 @@ pub enum Pause {
 /// Where identities go that an administrator is to see. Unlike [`Events`] it is told names.
 pub trait Reports {
     /// A limit refused a key. `tag` stands for limit and key; `key` writes it out as in the admin API,
-    /// and need not be called for one that is known by its tag.
-    fn limited(&mut self, limit: &str, tag: u64, key: &dyn Fn() -> String);
+    /// or gives nothing for one that is too long, and need not be called for one that is known by its
+    /// tag.
+    fn limited(&mut self, limit: &str, tag: u64, key: &dyn Fn() -> Option<String>);
 
     /// A penalty banned somebody.
     fn banned(&mut self, ban: BanMade);

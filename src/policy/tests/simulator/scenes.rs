@@ -180,8 +180,11 @@ fn least(algorithm: &LimitAlgorithm, share: u32, span: u64) -> u64 {
         LimitAlgorithm::TokenBucket(_) | LimitAlgorithm::Adaptive(_) => {
             (u64::from(algorithm.size()) + came) * 99 / 100
         }
-        // A window's quota in every eleven tenths of it, the last of which may not be over.
-        LimitAlgorithm::SlidingWindow(_) => (came * 10 / 11).saturating_sub(requests),
+        // A window's quota in every eleven tenths of it that are over. A little is idle at workers when
+        // a sub-window ends.
+        LimitAlgorithm::SlidingWindow(_) => {
+            u64::from(algorithm.requests()) * (span * 10 / (per * 11)) * 98 / 100
+        }
         LimitAlgorithm::LeakyBucket(_) => came * 99 / 100,
     }
 }
@@ -211,7 +214,9 @@ pub(crate) fn throughput(seed: u64) -> Result<u64, String> {
     world.steady(load, share);
     world.trouble = Trouble { rivals: 100, lost: 20, down: 0, drift: 0 };
     let start = world.clock;
-    while world.steps < 12_000 {
+    // Several windows of each, or one that admits a quota and nothing then would do.
+    let enough = start + 4_500 * MILLI;
+    while world.steps < 12_000 || world.clock < enough {
         world.clock += world.dice.below(2 * 1_000_000_000 / rate);
         world.turns();
         // Most come to two workers, which makes leases large there and small elsewhere.

@@ -369,7 +369,7 @@ impl Secrets for Plain {
 }
 
 impl Reports for Plain {
-    fn limited(&mut self, _limit: &str, _tag: u64, _key: &dyn Fn() -> String) {}
+    fn limited(&mut self, _limit: &str, _tag: u64, _key: &dyn Fn() -> Option<String>) {}
 
     fn banned(&mut self, _ban: BanMade) {}
 }

@@ -1,5 +1,6 @@
 //! Even distances, whoever comes and goes.
 
+use super::super::Standing;
 use super::super::testing::{Dice, ORIGIN, ms};
 use super::*;
 use alloc::vec::Vec;
@@ -116,7 +117,7 @@ fn only_the_last_place_comes_back() {
     for _ in 0..5 {
         places.push(queue_up(&mut state, &limit, 1, ms(0)).unwrap());
     }
-    let back = |state: Turns, place: &Queued| give_back(state, (place.at, place.end));
+    let back = |state: Turns, place: &Queued| give_back(state, place.place);
     for place in places.iter().take(4) {
         assert_eq!(back(state, place), state, "others stand behind it: it passes unused");
     }
@@ -135,10 +136,29 @@ fn coming_and_going_for_ever_moves_nobody() {
     let second = queue_up(&mut state, &limit, 1, ms(0)).unwrap();
     for _ in 0..10_000 {
         let queued = queue_up(&mut state, &limit, 1, ms(0)).unwrap();
-        state = give_back(state, (queued.at, queued.end));
+        state = give_back(state, queued.place);
     }
     let last = queue_up(&mut state, &limit, 1, ms(0)).unwrap();
     assert_eq!((last.at - first.at).0, 2 * (second.at - first.at).0 - 1, "two turns, rounded up");
+}
+
+/// A third of a second is no whole number of nanoseconds: each place must begin exactly where the one
+/// before it ends.
+#[test]
+fn places_come_back_in_reverse_order_at_any_rate() {
+    let limit = leak(3, Nanos::SECOND, 9);
+    let mut state = Turns::default();
+    let mut places: Vec<Queued> = Vec::new();
+    for _ in 0..8 {
+        places.push(queue_up(&mut state, &limit, 1, ms(0)).unwrap());
+    }
+    for place in places.iter().rev() {
+        let fewer = give_back(state, place.place);
+        assert_ne!(fewer, state, "it is the last");
+        state = fewer;
+        assert_eq!(queue_up(&mut state.clone(), &limit, 1, ms(0)), Some(*place));
+    }
+    assert_eq!(queue_up(&mut state, &limit, 1, ms(0)).unwrap().at, ms(0));
 }
 
 #[test]
@@ -210,5 +230,5 @@ fn the_end_of_time_overflows_nothing() {
     }
     let mut state = Turns { next: FullAt { ns: u64::MAX, frac: u32::MAX } };
     assert!(queue_up(&mut state, &limit, u32::MAX, Nanos::ZERO).is_none());
-    assert_eq!(give_back(state, (end, state.next)).next.ns, u64::MAX);
+    assert_eq!(give_back(state, (state.next, state.next)).next.ns, u64::MAX);
 }

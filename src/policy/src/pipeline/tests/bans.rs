@@ -1,13 +1,14 @@
 //! Stories of penalties and bans: who is kept out, for how long, and who is not.
 
 use super::api_keys::{KEY, key, with_keys};
-use super::gateway::{BAD, GOOD, Gateway, empty, header, limit_of, provider, with_jwt};
+use super::gateway::{BAD, GOOD, Gateway, bucket, empty, header, limit_of, provider, with_jwt};
 use crate::model::{
-    Adaptive, AuthMode, Bucket, KeyPart, Limit, LimitAlgorithm, LimitMode, Penalty, Provider,
+    Adaptive, AuthMode, Bucket, KeyPart, Leak, Limit, LimitAlgorithm, LimitMode, Penalty, Provider,
 };
 use crate::pipeline::Step;
 use crate::reason::Reason;
-use crate::stage::ban::SETS;
+use crate::stage::Pause;
+use crate::stage::ban::{SETS, Who, violated};
 use crate::sync::Named;
 use crate::time::Nanos;
 use alloc::string::ToString;
@@ -242,24 +243,109 @@ fn a_banned_identity_keeps_what_it_took_and_a_bad_token_is_never_banned() {
 /// Two limits at once: one request was under way when the other ban was made.
 #[test]
 fn a_shorter_ban_does_not_replace_a_longer_one() {
-    let mut policy = with_jwt();
-    let at_once = Penalty { violations: 1, ..PENALTY };
-    let short = Penalty { ban: Nanos::from_secs(60), ..at_once };
-    let late = limit_of("late", vec![KeyPart::Ip, KeyPart::Tier], 0);
-    policy.rate_limits = vec![
-        Limit { penalty: Some(at_once), ..strict(vec![KeyPart::Ip]) },
-        Limit { penalty: Some(short), ..late },
-    ];
-    let mut gateway = Gateway::new(policy);
-    gateway.verify.pending = true;
-    let held = gateway.held("/a", &[GOOD]);
-    gateway.refused("/a", &[GOOD], Reason::RateLimited);
-    gateway.verify.pending = false;
-    let step = gateway.resume("/a", &[GOOD], held);
-    assert!(matches!(step, Step::Reply(..)), "{step:?}");
+    let mut gateway = by_ip();
+    let ban_for = |gateway: &mut Gateway, secs| {
+        let penalty = Penalty { violations: 1, ban: Nanos::from_secs(secs), ..PENALTY };
+        let limit = Limit { penalty: Some(penalty), ..strict(vec![KeyPart::Ip]) };
+        let who = Who::Ip("192.0.2.1".parse().unwrap());
+        gateway.with(|_, means, now| violated(&limit, &penalty, &who, means, now))
+    };
+    assert_eq!(ban_for(&mut gateway, 300), Some(Nanos::from_secs(300)));
+    gateway.now += 10;
+    assert_eq!(ban_for(&mut gateway, 60), Some(Nanos::from_secs(290)));
     assert_eq!(gateway.told.bans.len(), 2);
-    let reply = gateway.refused("/a", &[GOOD], Reason::Banned);
-    assert_eq!(header(&reply, "retry-after"), Some("300"));
+    let reply = gateway.refused("/a", &[], Reason::Banned);
+    assert_eq!(header(&reply, "retry-after"), Some("290"));
+}
+
+#[test]
+fn the_refusal_that_leads_to_a_ban_tells_its_end() {
+    let mut gateway = by_ip();
+    gateway.forwarded("/a", &[]);
+    for expected in ["60", "60", "300"] {
+        let reply = gateway.refused("/a", &[], Reason::RateLimited);
+        assert_eq!(header(&reply, "retry-after"), Some(expected));
+    }
+    // Of a limit that takes longer than the ban it is the limit's own.
+    let mut gateway = by_ip();
+    gateway.policy.rate_limits[0].algorithm = bucket(1, Nanos::from_secs(900), 1);
+    gateway.forwarded("/a", &[]);
+    for _ in 0..3 {
+        let reply = gateway.refused("/a", &[], Reason::RateLimited);
+        assert_eq!(header(&reply, "retry-after"), Some("900"));
+    }
+}
+
+/// A request each second, nine may wait, and who exceeds that once is banned.
+fn queue(key: Vec<KeyPart>) -> Limit {
+    let penalty = Some(Penalty { violations: 1, ..PENALTY });
+    let leak = Leak { requests: 1, per: Nanos::SECOND, queue: 9 };
+    Limit { algorithm: LimitAlgorithm::LeakyBucket(leak), penalty, ..strict(key) }
+}
+
+#[test]
+fn nobody_is_banned_because_too_many_others_wait() {
+    let mut gateway = by_ip();
+    gateway.policy.rate_limits = vec![queue(vec![KeyPart::Ip])];
+    gateway.pause = Pause::Full;
+    gateway.forwarded("/a", &[]);
+    for _ in 0..20 {
+        gateway.refused("/a", &[], Reason::RateLimited);
+    }
+    assert!(gateway.told.bans.is_empty());
+    gateway.pause = Pause::Room;
+    for _ in 0..9 {
+        let _held = gateway.held("/a", &[]);
+    }
+    gateway.refused("/a", &[], Reason::RateLimited);
+    assert_eq!(gateway.told.bans.len(), 1, "the queue itself is full");
+}
+
+#[test]
+fn a_ban_holds_for_those_who_wait_for_their_turn_or_for_keys() {
+    for key in [KeyPart::Ip, KeyPart::User] {
+        let by_address = key == KeyPart::Ip;
+        let mut gateway = by_user();
+        gateway.policy.rate_limits = vec![queue(vec![key])];
+        gateway.forwarded("/a", &[GOOD]);
+        gateway.verify.pending = by_address;
+        let for_keys = by_address.then(|| gateway.held("/a", &[GOOD]));
+        gateway.verify.pending = false;
+        let mut held = gateway.held("/a", &[GOOD]);
+        while gateway.told.bans.is_empty() {
+            match gateway.send("/a", &[GOOD]) {
+                Step::Wait(one) => held = one,
+                other => assert!(matches!(other, Step::Reply(..)), "{other:?}"),
+            }
+        }
+        gateway.now += 9;
+        assert_eq!(held.until(), Some(gateway.moment().monotonic));
+        for held in for_keys.into_iter().chain([held]) {
+            let step = gateway.resume("/a", &[GOOD], held);
+            let Step::Reply(reply, _) = step else { panic!("not refused: {step:?}") };
+            assert_eq!(reply.reason, Reason::Banned);
+            assert_eq!(header(&reply, "retry-after"), Some("291"));
+        }
+        // The last place is free again: without the ban its turn would be now.
+        gateway.policy.rate_limits[0].penalty = None;
+        gateway.forwarded("/a", &[GOOD]);
+    }
+}
+
+#[test]
+fn bans_are_looked_up_only_where_a_penalty_can_make_them() {
+    for (key, address, identity) in [
+        (vec![KeyPart::Ip], 1, 0),
+        (vec![KeyPart::User], 0, 1),
+        (vec![KeyPart::Ip, KeyPart::User], 0, 1),
+        (vec![KeyPart::Ip, KeyPart::ApiKey], 0, 0),
+        (vec![KeyPart::Tier], 0, 0),
+    ] {
+        let mut gateway = by_user();
+        gateway.policy.rate_limits = vec![strict(key.clone())];
+        gateway.forwarded("/a", &[GOOD]);
+        assert_eq!(gateway.store.reads, 1 + address + identity, "{key:?}");
+    }
 }
 
 #[test]

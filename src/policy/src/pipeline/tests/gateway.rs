@@ -177,8 +177,9 @@ pub(super) struct Told {
 }
 
 impl Reports for Told {
-    fn limited(&mut self, limit: &str, _tag: u64, key: &dyn Fn() -> String) {
-        self.limited.push(format!("{limit} {}", key()));
+    fn limited(&mut self, limit: &str, _tag: u64, key: &dyn Fn() -> Option<String>) {
+        let key = key().unwrap_or_else(|| "too long".to_string());
+        self.limited.push(format!("{limit} {key}"));
     }
 
     fn banned(&mut self, ban: BanMade) {
@@ -252,6 +253,14 @@ impl Gateway {
         let bytes = serialize(&bytes);
         let facts =
             Facts { headers: Headers::new(&bytes), client: self.client, service: self.service };
+        self.with(|policy, means, now| match held {
+            None => judge(policy, &facts, means, now),
+            Some(held) => resume(policy, &facts, means, held, now),
+        })
+    }
+
+    /// Does something with what the stages have.
+    pub(super) fn with<T>(&mut self, act: impl FnOnce(&Policy, &mut Means<'_>, Moment) -> T) -> T {
         let now = self.moment();
         let heard = &mut self.heard;
         let dice = &mut self.dice;
@@ -272,10 +281,7 @@ impl Gateway {
             load: self.load,
             pause: self.pause,
         };
-        match held {
-            None => judge(&self.policy, &facts, &mut means, now),
-            Some(held) => resume(&self.policy, &facts, &mut means, held, now),
-        }
+        act(&self.policy, &mut means, now)
     }
 
     pub(super) fn finish(&mut self, passage: Passage, status: u16, service: &str) {

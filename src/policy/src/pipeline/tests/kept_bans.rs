@@ -108,6 +108,38 @@ fn a_ban_that_was_lifted_is_over_and_a_later_one_is_not() {
 }
 
 #[test]
+fn a_ban_that_was_lifted_does_not_come_back_with_a_shorter_one() {
+    let mut gateway = by_ip();
+    let penalty = gateway.policy.rate_limits[0].penalty.as_mut().unwrap();
+    penalty.ban = Nanos::from_secs(3_000);
+    offend(&mut gateway, &[]);
+    let serial = u64::from_str_radix(&gateway.told.bans[0].serial, 16).unwrap();
+    let until = ms_after(&gateway, 3_000);
+    hand_over(&mut gateway, &CLIENT, &[(Verdict::Lifted, serial, until)]);
+    let penalty = gateway.policy.rate_limits[0].penalty.as_mut().unwrap();
+    (penalty.ban, penalty.escalate) = (Nanos::from_secs(100), 1);
+    for _ in 0..3 {
+        gateway.refused("/a", &[], Reason::RateLimited);
+    }
+    let reply = gateway.refused("/a", &[], Reason::Banned);
+    assert_eq!(header(&reply, "retry-after"), Some("100"), "the new one, not the lifted one");
+    gateway.now += 100;
+    gateway.forwarded("/a", &[]);
+}
+
+/// The clock on the wall was set forward: by it the ban that was lifted is long over.
+#[test]
+fn what_was_lifted_stays_lifted_whatever_the_clock_on_the_wall_says() {
+    let mut gateway = by_ip();
+    offend(&mut gateway, &[]);
+    let serial = u64::from_str_radix(&gateway.told.bans[0].serial, 16).unwrap();
+    let until = ms_after(&gateway, 300);
+    gateway.wall = Nanos::from_secs(1_000_000);
+    hand_over(&mut gateway, &CLIENT, &[(Verdict::Lifted, serial, until)]);
+    gateway.refused("/a", &[], Reason::RateLimited);
+}
+
+#[test]
 fn the_longer_of_two_bans_holds() {
     let mut gateway = by_ip();
     offend(&mut gateway, &[]);

@@ -206,9 +206,12 @@ fn a_refused_key_is_told_by_name_in_a_form_that_can_be_taken_apart() {
     let keys = || with_keys(vec![key("robot", "robot-secret")]);
     let both = called(keys(), vec![KeyPart::User, KeyPart::ApiKey], "/a", &[KEY]);
     assert_eq!(both, "one user=robot,api_key=robot");
-    let long = "x".repeat(4_000);
-    let told = keyed(vec![header("x-a")], &[GOOD, ("x-a", &long)]);
-    assert_eq!(told.len(), "one ".len() + KEY_TEXT_MAX);
+    let (name, fits) = ("header:x-a=".len(), "x".repeat(KEY_TEXT_MAX - "header:x-a=".len()));
+    let told = keyed(vec![header("x-a")], &[GOOD, ("x-a", &fits)]);
+    assert_eq!(told.len(), "one ".len() + name + fits.len());
+    // Cut, it would be the key above.
+    let long = fits + "x";
+    assert_eq!(keyed(vec![header("x-a")], &[GOOD, ("x-a", &long)]), "one too long");
 }
 
 #[test]

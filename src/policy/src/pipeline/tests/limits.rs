@@ -1,6 +1,8 @@
 //! Stories of limits: what is taken, what is given back, what the client is told.
 
-use super::gateway::{BAD, GOOD, Gateway, breaker_settings, empty, header, limit_of, with_jwt};
+use super::gateway::{
+    BAD, GOOD, Gateway, breaker_settings, bucket, empty, header, limit_of, with_jwt,
+};
 use crate::model::{
     Access, Adaptive, Authorization, Breaker, Bucket, Cidr, KeyPart, Leak, Limit, LimitAlgorithm,
     LimitMode, Mode, Unavailable, Window,
@@ -67,6 +69,71 @@ fn a_refusal_by_one_limit_gives_back_what_the_others_took() {
     gateway.refused("/a", &[("authorization", "Bearer good:kim")], Reason::RateLimited);
 }
 
+#[test]
+fn who_is_refused_is_told_when_all_limits_will_let_him_pass() {
+    for limit in algorithms() {
+        let name = limit.name.clone();
+        let mut gateway = Gateway::new(empty());
+        let mut first = limit_of("first", vec![], 3);
+        first.algorithm = bucket(6, Nanos::from_secs(60), 3);
+        gateway.policy.rate_limits = vec![first, limit];
+        let slow = &mut gateway.policy.rate_limits[1];
+        slow.algorithm = slowly(slow.algorithm);
+        let mut shadow = limit_of("shadow", vec![], 1);
+        shadow.mode = LimitMode::Shadow;
+        gateway.policy.rate_limits.push(shadow);
+        for _ in 0..3 {
+            let reason = gateway.reason("/a", &[]);
+            assert_eq!(reason, None, "{name}");
+        }
+        gateway.heard.clear();
+        let swaps = gateway.store.swaps;
+        let reply = gateway.refused("/a", &[], Reason::RateLimited);
+        let wait: u64 = header(&reply, "retry-after").unwrap().parse().unwrap();
+        assert!(header(&reply, "ratelimit").unwrap().starts_with("\"first\";r=0;t="));
+        assert_eq!((gateway.heard("RateLimit {"), gateway.store.swaps), (1, swaps), "only a look");
+        // From now on both are remembered.
+        let reads = gateway.store.reads;
+        for _ in 0..50 {
+            let again = gateway.refused("/a", &[], Reason::RateLimited);
+            assert_eq!(header(&again, "retry-after"), header(&reply, "retry-after"), "{name}");
+        }
+        assert_eq!(gateway.store.reads, reads, "a flood costs no shared data");
+        gateway.now += wait - 1;
+        gateway.refused("/a", &[], Reason::RateLimited);
+        gateway.now += 1;
+        assert_eq!(gateway.reason("/a", &[]), None, "{name}");
+    }
+}
+
+/// So that one comes back in ten minutes.
+fn slowly(algorithm: LimitAlgorithm) -> LimitAlgorithm {
+    let per = Nanos::from_secs(1_800);
+    match algorithm {
+        LimitAlgorithm::TokenBucket(bucket) => {
+            LimitAlgorithm::TokenBucket(Bucket { per, ..bucket })
+        }
+        LimitAlgorithm::SlidingWindow(window) => {
+            LimitAlgorithm::SlidingWindow(Window { per, ..window })
+        }
+        LimitAlgorithm::LeakyBucket(leak) => LimitAlgorithm::LeakyBucket(Leak { per, ..leak }),
+        LimitAlgorithm::Adaptive(adaptive) => {
+            let bucket = Bucket { per, ..adaptive.bucket };
+            LimitAlgorithm::Adaptive(Adaptive { bucket, ..adaptive })
+        }
+    }
+}
+
+#[test]
+fn who_can_never_pass_is_not_told_to_come_back() {
+    let mut gateway = Gateway::new(empty());
+    gateway.policy.rate_limits = vec![limit_of("first", vec![], 1), limit_of("never", vec![], 1)];
+    gateway.forwarded("/a", &[]);
+    gateway.policy.rate_limits[1].cost = 2;
+    let reply = gateway.refused("/a", &[], Reason::RateLimited);
+    assert_eq!(header(&reply, "retry-after"), None);
+}
+
 /// One limit of each algorithm, as early ones, each with room for three.
 fn algorithms() -> [Limit; 4] {
     let per = Nanos::from_secs(60);
@@ -120,9 +187,12 @@ fn every_algorithm_gets_back_what_a_later_limit_or_the_breaker_refuses() {
         for _ in 0..9 {
             gateway.refused("/a", &[GOOD], Reason::RateLimited);
         }
+        gateway.policy.rate_limits.pop();
+        // Before anything could have come back by itself.
+        let left = (0..9).filter(|_| gateway.reason("/a", &[GOOD]).is_none()).count();
+        assert_eq!(left, 2, "{}", gateway.policy.rate_limits[0].name);
         gateway.finish(passage, 500, "svc");
         gateway.now += 80;
-        gateway.policy.rate_limits.pop();
         for _ in 0..9 {
             gateway.refused("/a", &[GOOD], Reason::BreakerOpen);
         }

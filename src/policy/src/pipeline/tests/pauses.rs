@@ -190,13 +190,61 @@ fn a_turn_that_came_while_keys_were_awaited_is_not_awaited_again() {
     gateway.ms = 200;
     let Step::Wait(held) = gateway.resume("/a", &[GOOD], held) else { panic!("before its turn") };
     assert_eq!(wait_of(&gateway, &held), 300);
-    gateway.ms = 700;
+    gateway.ms = 500;
+    assert!(matches!(gateway.resume("/a", &[GOOD], held), Step::Forward(..)));
+}
+
+#[test]
+fn whose_turn_passed_while_keys_were_awaited_takes_another_one() {
+    let mut gateway = smooth(3);
+    let mut wide = limit_of("wide", vec![], 5);
+    wide.matches.methods = vec!["GET".to_string()];
+    gateway.policy.rate_limits.push(wide);
+    gateway.verify.pending = true;
+    let waiting: Vec<_> = (0..4).map(|_| gateway.held("/a", &[GOOD])).collect();
+    gateway.now += 20;
+    gateway.heard.clear();
+    // As long as there are no keys no turn is taken for nothing.
+    let again = |gateway: &mut Gateway, held| match gateway.resume("/a", &[GOOD], held) {
+        Step::Wait(held) => held,
+        other => panic!("no keys yet: {other:?}"),
+    };
+    let waiting: Vec<_> = waiting.into_iter().map(|held| again(&mut gateway, held)).collect();
+    gateway.verify.pending = false;
+    let mut turns = vec![];
+    for held in waiting {
+        match gateway.resume("/a", &[GOOD], held) {
+            Step::Forward(..) => turns.push(0),
+            Step::Wait(held) => turns.push(wait_of(&gateway, &held)),
+            Step::Reply(reply, _) => panic!("refused: {reply:?}"),
+        }
+    }
+    assert_eq!(turns, [0, 500, 1_000, 1_500], "at even distances again");
+    assert_eq!(gateway.heard("RateLimit {"), 0, "each was counted before");
+    assert_eq!(gateway.heard("Paused"), 3);
+}
+
+#[test]
+fn whose_turn_passed_and_who_finds_the_queue_full_is_refused_and_gives_the_rest_back() {
+    let mut gateway = smooth(1);
+    let mut all = limit_of("all", vec![], 5);
+    all.matches.methods = vec!["GET".to_string()];
+    gateway.policy.rate_limits.insert(0, all);
     gateway.verify.pending = true;
     let late = gateway.held("/a", &[GOOD]);
     gateway.verify.pending = false;
-    gateway.ms = 2_000;
-    assert!(matches!(gateway.resume("/a", &[GOOD], late), Step::Forward(..)));
-    assert!(matches!(gateway.resume("/a", &[GOOD], held), Step::Forward(..)));
+    gateway.now += 5;
+    gateway.forwarded("/a", &[GOOD]);
+    let _held = gateway.held("/a", &[GOOD]);
+    gateway.heard.clear();
+    let step = gateway.resume("/a", &[GOOD], late);
+    let Step::Reply(reply, _) = step else { panic!("not refused: {step:?}") };
+    assert_eq!(reply.reason, Reason::RateLimited);
+    assert_eq!(header(&reply, "ratelimit"), Some("\"smooth\";r=0;t=1"));
+    assert_eq!(gateway.heard("RateLimit { limit: \"smooth\", outcome: Over }"), 1);
+    gateway.policy.rate_limits.pop();
+    let left = (0..9).filter(|_| gateway.reason("/a", &[GOOD]).is_none()).count();
+    assert_eq!(left, 3, "two went through");
 }
 
 #[test]
@@ -215,15 +263,17 @@ fn a_request_that_leaves_while_keys_are_awaited_gives_its_turn_back() {
 #[test]
 fn a_limit_that_changes_while_one_waits_leaves_him_his_turn() {
     let mut gateway = smooth(3);
+    let slow = Leak { requests: 1, per: Nanos::from_secs(10), queue: 3 };
+    gateway.policy.rate_limits[0].algorithm = LimitAlgorithm::LeakyBucket(slow);
     gateway.forwarded("/a", &[GOOD]);
     let held = gateway.held("/a", &[GOOD]);
     let faster = Leak { requests: 200, per: Nanos::SECOND, queue: 3 };
     gateway.policy.rate_limits[0].algorithm = LimitAlgorithm::LeakyBucket(faster);
-    gateway.ms = 500;
+    gateway.now += 10;
     assert!(matches!(gateway.resume("/a", &[GOOD], held), Step::Forward(..)));
     // The queue is as long as the new numbers allow, and empty soon.
     gateway.refused("/a", &[GOOD], Reason::RateLimited);
-    gateway.ms = 520;
+    gateway.ms = 20;
     gateway.forwarded("/a", &[GOOD]);
     let held = gateway.held("/a", &[GOOD]);
     gateway.policy.rate_limits[0].algorithm = limit_of("smooth", vec![], 1).algorithm;

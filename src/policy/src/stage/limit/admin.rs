@@ -3,19 +3,18 @@
 
 use crate::event::{Event, Events};
 use crate::fingerprint::Fingerprint;
-use crate::kernel::adaptive::{self, Levels};
+use crate::kernel::adaptive::Levels;
 use crate::kernel::breaker::Breaker;
-use crate::kernel::leak::{self, Turns};
+use crate::kernel::leak::Turns;
 use crate::kernel::token_bucket::FullAt;
 use crate::kernel::window::Counts;
-use crate::kernel::{Judgement, Standing};
 use crate::model::{KeyPart, Limit, LimitAlgorithm, Policy};
 use crate::replica::bans::Kind;
 use crate::stage::ban::{self, Violations, Who};
 use crate::stage::breaker;
 use crate::stage::limit::key::{MISSING, PROVIDER, Table, Value, half};
-use crate::stage::limit::lease::numbers;
-use crate::stage::limit::record::{Kept, State, Tokens};
+use crate::stage::limit::look::{Seen, see};
+use crate::stage::limit::record::{Kept, State};
 use crate::stage::limit::state::Ending;
 use crate::store::{Store, StoreError};
 use crate::sync::{KeyStanding, Named};
@@ -86,7 +85,8 @@ pub fn read_key(
     let mut standings = Vec::new();
     let optional = meant.len() > 1;
     for one in meant {
-        let standing = read(limit, &one.place(limit, key, seed), store, events, now)?;
+        let place = one.place(limit, key, seed);
+        let standing = shown(see(limit, &place, 0, store, events, now)?);
         let known = standing.known;
         let provider = one.provider().map(ToString::to_string);
         if known || !optional || provider.is_some() {
@@ -188,81 +188,14 @@ impl Meant<'_> {
     }
 }
 
-fn read(
-    limit: &Limit,
-    place: &Place,
-    store: &mut dyn Store,
-    events: &mut dyn Events,
-    now: Nanos,
-) -> Result<KeyStanding, StoreError> {
-    let (algorithm, _) = numbers(limit);
-    match &algorithm {
-        LimitAlgorithm::TokenBucket(bucket) => {
-            let found = table::read::<Kept<FullAt>>(store, events, place)?;
-            Ok(by_tokens(bucket, found, limit.cost, now))
-        }
-        LimitAlgorithm::SlidingWindow(window) => {
-            let found = table::read::<Kept<Ending<Counts>>>(store, events, place)?;
-            Ok(by_tokens(window, found, limit.cost, now))
-        }
-        LimitAlgorithm::LeakyBucket(settings) => {
-            let found = table::read::<Kept<Turns>>(store, events, place)?;
-            let state = found.map(|kept| kept.state).unwrap_or_default();
-            let look = leak::take(state, settings, 0, now);
-            let asked = leak::take(state, settings, limit.cost, now);
-            Ok(shown(found.is_some(), record_standing(look), retry(asked)))
-        }
-        LimitAlgorithm::Adaptive(settings) => {
-            let found = table::read::<Kept<Ending<Levels>>>(store, events, place)?;
-            let state = found.map(|kept| kept.state.state).unwrap_or_default();
-            let (standing, _) = by_levels(adaptive::take(state, settings, 0, 0, now));
-            let (_, wait) = by_levels(adaptive::take(state, settings, limit.cost, 0, now));
-            Ok(shown(found.is_some(), standing, wait))
-        }
-    }
-}
-
-fn by_tokens<K: Tokens>(
-    kernel: &K,
-    found: Option<Kept<K::State>>,
-    cost: u32,
-    now: Nanos,
-) -> KeyStanding {
-    let state = found.map(|kept| kept.state).unwrap_or_default();
-    let look = kernel.take(state, 0, now);
-    shown(found.is_some(), record_standing(look), retry(kernel.take(state, cost, now)))
-}
-
-fn record_standing<S>(judgement: Judgement<S>) -> Standing {
-    crate::stage::limit::record::standing(judgement)
-}
-
-/// Until a request would be admitted; a request that can never be is not in a checked policy.
-fn retry<S>(judgement: Judgement<S>) -> Nanos {
-    match judgement {
-        Judgement::Admitted { .. } => Nanos::ZERO,
-        Judgement::Refused { retry, .. } => retry.unwrap_or(Nanos(u64::MAX)),
-    }
-}
-
-fn by_levels(judgement: adaptive::Judgement) -> (Standing, Nanos) {
-    match judgement {
-        adaptive::Judgement::Admitted { standing, .. } => (standing, Nanos::ZERO),
-        adaptive::Judgement::Refused { standing, retry, .. }
-        | adaptive::Judgement::Overloaded { standing, retry, .. } => {
-            (standing, retry.unwrap_or(Nanos(u64::MAX)))
-        }
-    }
-}
-
-fn shown(known: bool, standing: Standing, retry: Nanos) -> KeyStanding {
+fn shown(seen: Seen) -> KeyStanding {
     let millis = |span: Nanos| span.0.div_ceil(1_000_000);
     KeyStanding {
         provider: None,
-        known,
-        remaining: standing.remaining,
-        reset_ms: millis(standing.reset),
-        retry_ms: millis(retry),
+        known: seen.known,
+        remaining: seen.standing.remaining,
+        reset_ms: millis(seen.standing.reset),
+        retry_ms: millis(seen.retry.unwrap_or(Nanos(u64::MAX))),
     }
 }
 

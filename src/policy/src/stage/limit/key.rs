@@ -16,8 +16,8 @@ use core::net::IpAddr;
 
 /// What a key part reads as when the request does not have it (contract, section 3, notes).
 pub(super) const MISSING: &str = "-";
-/// Longest text of a key. A header may be longer; what is cut off cannot be looked up, but still
-/// shows where the requests came from.
+/// Longest text of a key. A header may be longer; such a key is not told at all, because what is left
+/// of it when it is cut may be another one.
 pub const KEY_TEXT_MAX: usize = 512;
 
 /// A limit's table: its fingerprint, and what its records mean.
@@ -149,39 +149,50 @@ pub(super) fn whose(limit: &Limit, subject: &Subject<'_>, seed: [u64; 2]) -> [u3
     [print(told_apart(limit, subject)), print(address)]
 }
 
-/// The identity, where the key tells it apart from all others: `api_key` does not tell users apart.
+/// The identity, where the key tells it apart from all others.
 fn told_apart<'a>(limit: &Limit, subject: &Subject<'a>) -> Option<Who<'a>> {
-    let who = subject.identity.and_then(Who::of)?;
-    let part = limit.key.iter().any(|part| match part {
-        KeyPart::User => true,
+    subject.identity.and_then(Who::of).filter(|who| tells_apart(limit, who))
+}
+
+/// Whether a limit's key tells somebody apart from all others: `api_key` does not tell users apart.
+fn tells_apart(limit: &Limit, who: &Who<'_>) -> bool {
+    limit.key.iter().any(|part| match part {
+        KeyPart::User => !matches!(who, Who::Ip(_)),
         KeyPart::ApiKey => matches!(who, Who::ApiKey(_)),
+        KeyPart::Ip => matches!(who, Who::Ip(_)),
         _ => false,
-    });
-    part.then_some(who)
+    })
 }
 
-/// Whom a penalty of this limit bans: the identity where the key tells identities apart, and never its
-/// address, which others may share; an anonymous request is nobody to such a key. Else the address
-/// where the key tells addresses apart, else nobody.
+/// Whether a penalty of this limit may ban somebody: an identity where the key tells identities apart,
+/// and then never an address, which others may share.
+pub(crate) fn may_ban(limit: &Limit, who: &Who<'_>) -> bool {
+    tells_apart(limit, who) && (!matches!(who, Who::Ip(_)) || !has_name(limit))
+}
+
+/// Whom a penalty of this limit bans; an anonymous request is nobody to a key that has names.
 pub(super) fn culprit<'a>(limit: &Limit, subject: &Subject<'a>) -> Option<Who<'a>> {
-    let has = |wanted: &KeyPart| limit.key.contains(wanted);
-    if has(&KeyPart::User) || has(&KeyPart::ApiKey) {
-        return told_apart(limit, subject);
-    }
-    subject.facts.client.map(Who::Ip).filter(|_| has(&KeyPart::Ip))
+    let who = if has_name(limit) {
+        subject.identity.and_then(Who::of)
+    } else {
+        subject.facts.client.map(Who::Ip)
+    };
+    who.filter(|who| may_ban(limit, who))
 }
 
-/// A key as the admin API writes it: `part=value,...`, both percent-encoded, at most
-/// [`KEY_TEXT_MAX`] bytes. Empty for a limit without a key.
+fn has_name(limit: &Limit) -> bool {
+    limit.key.iter().any(|part| matches!(part, KeyPart::User | KeyPart::ApiKey))
+}
+
+/// A key as the admin API writes it: `part=value,...`, both percent-encoded. Empty for a limit without
+/// a key; `None` for one that is longer than [`KEY_TEXT_MAX`] bytes.
 #[must_use]
-pub fn key_text(limit: &Limit, subject: &Subject<'_>) -> String {
+pub fn key_text(limit: &Limit, subject: &Subject<'_>) -> Option<String> {
     let mut text = String::new();
     for part in &limit.key {
         Value::of(part, subject).write(&part.to_string(), &mut text);
     }
-    // ASCII only, so that every byte is a border of characters.
-    text.truncate(KEY_TEXT_MAX);
-    text
+    Some(text).filter(|text| text.len() <= KEY_TEXT_MAX)
 }
 
 fn pair(name: &str, value: &[u8], out: &mut String) {

@@ -90,6 +90,16 @@ pub(super) enum Answer {
     Ask(Plan),
 }
 
+/// What a worker holds of a key.
+pub(super) enum Held {
+    /// Tokens.
+    Lease,
+    /// A refusal, for so much longer; `None` for ever.
+    Refusal(Option<Nanos>),
+    /// Nothing that says anything now.
+    Nothing,
+}
+
 /// What is to be done beside the request's own taking.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
@@ -169,6 +179,19 @@ impl Slot {
         self.tag == place.tag && self.table == place.table
     }
 
+    /// A clock that stepped back has seen neither the lease nor the refusal yet.
+    fn has_lease(&self, now: Nanos) -> bool {
+        self.left > 0 && self.taken <= now && now < self.end
+    }
+
+    fn has_refusal(&self, now: Nanos) -> bool {
+        self.refused <= now && now < self.until
+    }
+
+    fn retry(&self, now: Nanos) -> Option<Nanos> {
+        Some(self.retry - now).filter(|_| self.retry != NEVER)
+    }
+
     fn standing(&self, cost: u32, now: Nanos) -> Standing {
         let held = self.left.saturating_mul(cost);
         Standing { remaining: self.remaining.saturating_add(held), reset: self.full - now }
@@ -232,14 +255,12 @@ impl Leases {
     /// Judges a request by what is held.
     pub(super) fn ask(&mut self, place: &Place, cost: u32, now: Nanos) -> Answer {
         let Some(slot) = self.find(place) else { return Answer::Ask(Plan::FIRST) };
-        // A clock that stepped back has not seen the lease or the refusal yet.
-        if slot.left > 0 && slot.taken <= now && now < slot.end {
+        if slot.has_lease(now) {
             slot.left -= 1;
             return Answer::Admitted { standing: slot.standing(cost, now), taken: slot.taken };
         }
-        if slot.refused <= now && now < slot.until {
-            let retry = Some(slot.retry - now).filter(|_| slot.retry != NEVER);
-            return Answer::Refused { standing: slot.standing(0, now), retry };
+        if slot.has_refusal(now) {
+            return Answer::Refused { standing: slot.standing(0, now), retry: slot.retry(now) };
         }
         Answer::Ask(slot.plan(now))
     }
@@ -274,6 +295,28 @@ impl Leases {
         slot.until = slot.retry.min(now + MEMORY);
         slot.remaining = standing.remaining;
         slot.full = now + standing.reset;
+    }
+
+    /// What is held of a key, left as it is.
+    pub(super) fn held(&mut self, place: &Place, now: Nanos) -> Held {
+        match self.find(place) {
+            Some(slot) if slot.has_lease(now) => Held::Lease,
+            Some(slot) if slot.has_refusal(now) => Held::Refusal(slot.retry(now)),
+            _ => Held::Nothing,
+        }
+    }
+
+    /// Remembers a refusal that was only looked at: tokens that are to go back are not forgotten for it.
+    pub(super) fn note(
+        &mut self,
+        place: &Place,
+        standing: Standing,
+        retry: Option<Nanos>,
+        now: Nanos,
+    ) {
+        if self.find(place).is_none_or(|slot| slot.left == 0) {
+            self.remember(place, standing, retry, now);
+        }
     }
 
     /// Takes back a token of the lease that was taken then, if it is still held.

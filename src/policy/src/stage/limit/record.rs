@@ -4,7 +4,7 @@
 
 use crate::event::{Event, Events};
 use crate::kernel::adaptive::{self, Levels};
-use crate::kernel::leak::{self, Queued, Turns};
+use crate::kernel::leak::{self, Queued, Stretch, Turns};
 use crate::kernel::token_bucket::{self, FullAt};
 use crate::kernel::window::{self, Counts};
 use crate::kernel::{Judgement, Standing};
@@ -24,6 +24,8 @@ pub(super) enum Judged {
     Admitted { standing: Standing, took: Took },
     /// Refused; nothing was taken.
     Refused { standing: Standing, retry: Option<Nanos> },
+    /// Refused because nobody more may wait: there was a place in the queue.
+    Full { standing: Standing, retry: Option<Nanos> },
     /// Refused, and without the load it would have been admitted.
     Overloaded { standing: Standing, retry: Option<Nanos> },
 }
@@ -33,8 +35,8 @@ pub(super) enum Judged {
 pub(super) enum Took {
     /// Tokens, at this time.
     Tokens(Nanos),
-    /// A turn, and the next free one after it, which tells its place from all others.
-    Turn(Nanos, FullAt),
+    /// A turn, and its place in the queue.
+    Turn(Nanos, Stretch),
 }
 
 /// What a judgement is about.
@@ -122,10 +124,10 @@ impl Ask<'_> {
                 // Who cannot wait is refused as if the queue were full, and has taken nothing.
                 Judgement::Admitted { state: Queued { at, .. }, .. } if at > now && !may_wait => {
                     let standing = standing(leak::take(state, leak, 0, now));
-                    Keep::Same(Judged::Refused { standing, retry: Some(at - now) })
+                    Keep::Same(Judged::Full { standing, retry: Some(at - now) })
                 }
-                Judgement::Admitted { state: Queued { turns, at, end }, standing } => {
-                    self.keep(turns, Judged::Admitted { standing, took: Took::Turn(at, end) })
+                Judgement::Admitted { state: Queued { turns, at, place }, standing } => {
+                    self.keep(turns, Judged::Admitted { standing, took: Took::Turn(at, place) })
                 }
                 Judgement::Refused { mended, standing, retry } => {
                     let refused = Judged::Refused { standing, retry };
@@ -215,8 +217,8 @@ pub(super) fn give_back(
                 ..old
             })
         }
-        (LimitAlgorithm::LeakyBucket(_), Took::Turn(at, end)) => {
-            change::<Turns>(place, store, events, now, |old| leak::give_back(old, (at, end)))
+        (LimitAlgorithm::LeakyBucket(_), Took::Turn(_, stretch)) => {
+            change::<Turns>(place, store, events, now, |old| leak::give_back(old, stretch))
         }
         // The limit has become another one since.
         (LimitAlgorithm::LeakyBucket(_), Took::Tokens(_)) | (_, Took::Turn(..)) => Ok(()),
