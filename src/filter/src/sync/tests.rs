@@ -6,6 +6,7 @@ use policy::config::{self, Environment};
 use policy::headers::{Headers, Occurrence, serialize};
 use policy::kernel::breaker::CallResult;
 use policy::stage::breaker::{Settlement, settle};
+use policy::stage::ip::is_within;
 use serde_json::{Value, json};
 
 pub(crate) struct Node {
@@ -115,6 +116,21 @@ fn one_of_many_is_elected_and_polls_with_its_token() {
     let bearer = b"Bearer a-token-that-is-long-enough-for-it";
     assert_eq!(headers.only("authorization"), Occurrence::Once(bearer));
     assert_eq!(headers.only(":path"), Occurrence::Once(b"/sync"));
+}
+
+#[test]
+fn a_poll_says_which_addresses_are_never_banned() {
+    let mut policy = policy();
+    let cidr = |network: &str, prefix| Cidr { network: network.parse().unwrap(), prefix };
+    policy.ip.exempt = vec![cidr("10.9.0.0", 16), cidr("2001:db8::", 32)];
+    let node = Node::with(FakeHost::new(1), &policy);
+    node.tick();
+    let poll = node.poll();
+    assert_eq!(poll["wants"]["exempt"], json!(["10.9.0.0/16", "2001:db8::/32"]));
+    for prefix in poll["wants"]["exempt"].as_array().unwrap() {
+        let exempt = |address: &str| is_within(prefix.as_str().unwrap(), address.parse().unwrap());
+        assert!(exempt("10.9.1.1") != exempt("2001:db8::1"), "{prefix}: the sidecar reads it");
+    }
 }
 
 #[test]
