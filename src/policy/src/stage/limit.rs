@@ -107,8 +107,7 @@ pub fn admit<'p>(
     while let Some((index, limit)) = limits.next() {
         let place = place_of(index, limit, subject, means);
         let judged = judge(limit, &place, subject, means, now.monotonic);
-        let asked = judged.as_ref().map_or(Asked::Shared, |(_, asked)| *asked);
-        let (outcome, verdict) = verdict(limit, judged.map(|(judged, _)| judged));
+        let (outcome, verdict) = verdict(limit, judged);
         tell(limit, &place, outcome, subject, means);
         match verdict {
             Verdict::Took(took, standing) => admitted.take(limit, place, took, standing),
@@ -123,7 +122,7 @@ pub fn admit<'p>(
                 // Who comes back in time for this limit is to find no other one still exhausted.
                 for (index, limit) in limits.filter(|(_, limit)| limit.mode == LimitMode::Enforce) {
                     let place = place_of(index, limit, subject, means);
-                    if let Look::Refuses(retry) = look(limit, &place, asked, means, now.monotonic) {
+                    if let Look::Refuses(retry) = look(limit, &place, means, now.monotonic) {
                         refusal.prolong(retry);
                     }
                 }
@@ -155,15 +154,6 @@ fn tell(
     }
 }
 
-/// Who has judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    /// This worker, by what it holds.
-    Worker,
-    /// Shared data.
-    Shared,
-}
-
 /// Judges a request by one limit: by what this worker holds of it, else by shared data.
 fn judge(
     limit: &Limit,
@@ -171,7 +161,7 @@ fn judge(
     subject: &Subject<'_>,
     means: &mut Means<'_>,
     now: Nanos,
-) -> Result<(Judged, Asked), StoreError> {
+) -> Result<Judged, StoreError> {
     let (algorithm, leasing) = numbers(limit);
     // Each refusal of a limit with a penalty is a violation, which shared data must hear of.
     let remembers = limit.penalty.is_none()
@@ -179,11 +169,10 @@ fn judge(
     let plan = if remembers || leasing == Leasing::Allowed {
         match means.leases.ask(place, limit.cost, now) {
             Answer::Admitted { standing, taken } => {
-                let took = Took::Tokens(taken);
-                return Ok((Judged::Admitted { standing, took }, Asked::Worker));
+                return Ok(Judged::Admitted { standing, took: Took::Tokens(taken) });
             }
             Answer::Refused { standing, retry } => {
-                return Ok((Judged::Refused { standing, retry }, Asked::Worker));
+                return Ok(Judged::Refused { standing, retry });
             }
             Answer::Ask(plan) => plan,
         }
@@ -209,7 +198,7 @@ fn judge(
         }
         _ => {}
     }
-    Ok((judged, Asked::Shared))
+    Ok(judged)
 }
 
 enum Verdict<'p> {

@@ -106,6 +106,25 @@ fn who_is_refused_is_told_when_all_limits_will_let_him_pass() {
     }
 }
 
+#[test]
+fn a_refusal_that_is_remembered_looks_at_each_clients_own_limits_too() {
+    let mut gateway = Gateway::new(empty());
+    let (mut all, mut own) = (limit_of("all", vec![], 2), limit_of("own", vec![KeyPart::Ip], 1));
+    all.algorithm = bucket(2, Nanos::from_secs(60), 2);
+    own.algorithm = bucket(1, Nanos::from_secs(600), 1);
+    gateway.policy.rate_limits = vec![all, own];
+    let mut wait = |client: u8| {
+        gateway.client = Some(IpAddr::from([10, 0, 0, client]));
+        match gateway.send("/a", &[]) {
+            Step::Reply(reply, _) => header(&reply, "retry-after").unwrap().parse().unwrap(),
+            _ => 0,
+        }
+    };
+    assert_eq!([wait(1), wait(2)], [0, 0]);
+    // The first refusal of all is remembered; what it says to one does not hold for another.
+    assert_eq!([wait(3), wait(1), wait(3)], [30, 600, 30]);
+}
+
 /// So that one comes back in ten minutes.
 fn slowly(algorithm: LimitAlgorithm) -> LimitAlgorithm {
     let per = Nanos::from_secs(1_800);

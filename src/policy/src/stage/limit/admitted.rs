@@ -139,7 +139,7 @@ impl<'p> Admitted<'p> {
             // Where nobody stands behind it, it can be used still.
             let Means { leases, store, events, .. } = means;
             record::give_back(limit, &place, took, leases, *store, *events, now);
-            let judged = judge(limit, &place, subject, means, now).map(|(judged, _)| judged);
+            let judged = judge(limit, &place, subject, means, now);
             let (outcome, verdict) = verdict(limit, judged);
             match verdict {
                 Verdict::Took(took, standing) => {

@@ -1,7 +1,6 @@
 //! How a key stands, seen without taking anything: for administrators, and for those who are refused
 //! and must be told when all limits will let them pass.
 
-use super::Asked;
 use super::lease::{Held, Leasing, numbers};
 use super::record::{Kept, Tokens, standing};
 use super::state::Ending;
@@ -25,19 +24,12 @@ pub(super) enum Look {
     Refuses(Option<Nanos>),
 }
 
-/// Looks at a limit on behalf of a request that another one has refused, in a flood at most once a
-/// second: where that refusal was remembered, only what is remembered of this limit counts too.
-pub(super) fn look(
-    limit: &Limit,
-    place: &Place,
-    asked: Asked,
-    means: &mut Means<'_>,
-    now: Nanos,
-) -> Look {
+/// Looks at a limit on behalf of a request that another one has refused. One that refuses too is
+/// remembered; one that would pass costs a read of shared data with each such request.
+pub(super) fn look(limit: &Limit, place: &Place, means: &mut Means<'_>, now: Nanos) -> Look {
     match means.leases.held(place, now) {
         Held::Refusal(retry) => return Look::Refuses(retry),
         Held::Lease => return Look::Passes,
-        Held::Nothing if asked == Asked::Worker => return Look::Passes,
         Held::Nothing => {}
     }
     // Whoever takes of the limit will count what is wrong with its record.
