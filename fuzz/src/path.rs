@@ -185,7 +185,7 @@ impl Store for Nothing {
 }
 
 impl Reports for Nothing {
-    fn limited(&mut self, _: &str, _: u64, _: &dyn Fn() -> String) {}
+    fn limited(&mut self, _: &str, _: u64, _: &dyn Fn() -> Option<String>) {}
 
     fn banned(&mut self, _: BanMade) {}
 }

@@ -213,8 +213,6 @@ pub trait Host: Clone + 'static {
 
     /// A whole header map in the host's serialization.
     fn headers(&self, map: Map) -> Result<Vec<u8>, Status>;
-    /// The value of the first header of that name.
-    fn header(&self, map: Map, name: &str) -> Result<Vec<u8>, Status>;
     /// Adds a header beside those of the same name.
     fn add_header(&self, map: Map, name: &str, value: &[u8]) -> Result<(), Status>;
     /// Sets a header in place of those of the same name.

@@ -271,13 +271,6 @@ impl Host for FakeHost {
         self.map(map).map(|bytes| self.spoil(bytes))
     }
 
-    fn header(&self, map: Map, name: &str) -> Result<Vec<u8>, Status> {
-        self.ill()?;
-        let bytes = self.map(map)?;
-        let headers = policy::headers::Headers::new(&bytes);
-        headers.first(name).map(|value| self.spoil(value.to_vec())).ok_or(Status::NotFound)
-    }
-
     fn add_header(&self, _map: Map, name: &str, _value: &[u8]) -> Result<(), Status> {
         self.ill()?;
         self.vm.added.borrow_mut().push(name.into());

@@ -101,13 +101,6 @@ impl Host for Envoy {
         filled(|data, size| unsafe { proxy_get_header_map_pairs(map.number(), data, size) })
     }
 
-    fn header(&self, map: Map, name: &str) -> Result<Vec<u8>, Status> {
-        // SAFETY: as above.
-        filled(|data, size| unsafe {
-            proxy_get_header_map_value(map.number(), name.as_ptr(), name.len(), data, size)
-        })
-    }
-
     fn add_header(&self, map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
         // SAFETY: as above.
         Status::check(unsafe {

@@ -283,7 +283,10 @@ fn who_is_exempt_is_never_banned_and_a_trial_bans_nobody() -> Result<()> {
         for _ in 0..4 {
             exempt().send()?.expect(200)?;
         }
-        ban(mesh, &json!({ "ip": "10.9.0.1" }))?;
+        // An administrator is told so, not that it is in force.
+        let order = json!({ "ip": "10.9.0.1" });
+        let refused = mesh.sidecar()?.post_json("/gateway/bans", &order)?.expect(422)?;
+        ensure!(refused.text().contains("ip.exempt"), "{}", refused.text());
         exempt().send()?.expect(200)?;
         let anna = mesh.token("anna")?;
         let ask = || from(Request::new(to, "GET", "/api/auth/x"), "198.51.100.7").bearer(&anna);
