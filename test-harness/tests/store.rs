@@ -175,7 +175,7 @@ impl State {
         let mut has = json!({"store": "", "number": 0});
         let mut state = Self { store: 0, number: 0, keys: [0; 2], buckets: BTreeMap::new() };
         loop {
-            let body = json!({"protocol": 2, "instance": "store-test", "state": has});
+            let body = json!({"protocol": 3, "instance": "store-test", "state": has});
             let request = Request::new(sidecar.address(), "POST", "/sync/state");
             let batch = request.bearer(SYNC_TOKEN).json(&body).send()?.expect(200)?;
             ensure!(batch.header("x-tracseq-sync") == "2");
@@ -256,9 +256,10 @@ fn a_filter_that_is_ahead_of_a_restored_backup_is_handed_everything_anew() -> Re
     let after = State::fetch(&sidecar)?;
     assert_eq!((after.store, after.number), (before.store, before.number));
     let has = json!({"store": format!("{:016x}", before.store), "number": before.number});
-    let poll = json!({"protocol": 2, "instance": "ahead", "wait_ms": 20_000, "done": [],
+    let poll = json!({"protocol": 3, "instance": "ahead", "wait_ms": 20_000, "done": [],
         "state": has, "policy": {"name": "p", "hash": "1", "generation": 1},
-        "wants": {"files": [], "revocations_max": null, "api_keys": false}});
+        "wants": {"files": [], "revocations_max": null, "api_keys": false, "load": false,
+            "limits": [], "providers": [], "exempt": []}});
     let ask = |path: &str, body: &Value| {
         let request = Request::new(sidecar.address(), "POST", path);
         request.bearer(SYNC_TOKEN).json(body).send()?.expect(200)
@@ -266,7 +267,7 @@ fn a_filter_that_is_ahead_of_a_restored_backup_is_handed_everything_anew() -> Re
     // At once: what it has is not what there is.
     let answer = ask("/sync", &poll)?.json();
     assert_ne!(answer["state"]["store"], has["store"]);
-    let fetch = json!({"protocol": 2, "instance": "ahead", "state": has});
+    let fetch = json!({"protocol": 3, "instance": "ahead", "state": has});
     let flags = ask("/sync/state", &fetch)?.body.get(1).copied();
     assert_eq!(flags, Some(0b11), "complete, and in the place of everything");
     assert_eq!(State::fetch(&sidecar)?.buckets, after.buckets);
