@@ -178,7 +178,7 @@ impl State {
             let body = json!({"protocol": 3, "instance": "store-test", "state": has});
             let request = Request::new(sidecar.address(), "POST", "/sync/state");
             let batch = request.bearer(SYNC_TOKEN).json(&body).send()?.expect(200)?;
-            ensure!(batch.header("x-tracseq-sync") == "2");
+            ensure!(batch.header("x-tracseq-sync") == "3");
             let bytes = batch.body.to_vec();
             let number = |at: usize| -> Result<u64> {
                 Ok(u64::from_le_bytes(bytes.get(at..at + 8).context("too short")?.try_into()?))
